@@ -1,0 +1,187 @@
+"""Which backends are there, which one serves a call and why the others do not, and the override."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import torch
+
+from pyaegpu import _extension
+
+NAMES = ("auto", "cuda", "triton", "cpu", "reference")
+
+# (family, compute capability) -> backend, for the cards on which the family's `gpu` tests pass and its benchmark has
+# been run. A card that is not listed gets stock PyTorch's kernels: no kernel is chosen on hope.
+MEASURED: dict[tuple[str, tuple[int, int]], str] = {}
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"{source} must be one of {', '.join(NAMES)}; got {name!r}")
+    return name
+
+
+# A plain global: torch.compile can guard on it, which it cannot on a ContextVar.
+_selected = _checked(os.environ.get("PYAEGPU_BACKEND", "auto"), "PYAEGPU_BACKEND")
+
+
+class backend:
+    """Select the backend of every following call, for good or, in a ``with`` statement, for its body.
+
+    Args:
+        name: ``"auto"`` (measured choice), ``"cuda"`` (C++/CUDA), ``"triton"``, ``"cpu"`` (C++) or ``"reference"``
+            (plain PyTorch).
+
+    Raises:
+        ValueError: for another name. A backend that is not available raises when an op is called.
+    """
+
+    def __init__(self, name: str) -> None:
+        global _selected
+        self._name = _checked(name, "name")
+        self._previous = [_selected]
+        _selected = name
+
+    def __enter__(self) -> backend:
+        global _selected
+        if _selected != self._name or not self._previous:  # entered again, or later than it was made
+            self._previous.append(_selected)
+            _selected = self._name
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _selected
+        _selected = self._previous.pop()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What :func:`pyaegpu.explain` found: the backend and algorithm of a call, and why each other one is not taken."""
+
+    op: str
+    backend: str
+    algorithm: str
+    others: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.op}: {self.backend} ({self.algorithm})"]
+        lines += [f"  not {name}: {reason}" for name, reason in self.others.items()]
+        return "\n".join(lines)
+
+
+def selected() -> str:
+    """The backend that :class:`backend` or ``PYAEGPU_BACKEND`` selected."""
+    return _selected
+
+
+def status() -> dict[str, str | None]:
+    """Every backend with None where it is available, else the reason why not."""
+    return {name: _missing(name) for name in NAMES if name != "auto"}
+
+
+def choose(family: str, device: torch.device) -> str:
+    """The backend that serves ``family`` on ``device``.
+
+    Raises:
+        RuntimeError: if the selected backend cannot serve it, with the reason.
+    """
+    if _selected == "auto":
+        return _automatic(family, device.type, device.index)
+    reason = _refusal_now(_selected, device.type)
+    if reason is not None:
+        raise RuntimeError(f"backend {_selected!r} was selected but cannot run {family} here: {reason}")
+    return _selected
+
+
+def refusals(family: str, device: torch.device, chosen: str) -> dict[str, str]:
+    """Why each backend other than ``chosen`` is not taken for ``family`` on ``device``."""
+    reasons = {}
+    for name in NAMES:
+        if name in ("auto", chosen):
+            continue
+        reason = _refusal(name, device.type)
+        if reason is None:
+            reason = _not_preferred(name, family, device)
+        reasons[name] = reason
+    return reasons
+
+
+@torch.compiler.assume_constant_result
+def _automatic(family: str, device_type: str, index: int | None) -> str:
+    return _measured_choice(family, device_type, index)
+
+
+@torch.compiler.assume_constant_result
+def _refusal_now(name: str, device_type: str) -> str | None:
+    return _refusal(name, device_type)
+
+
+@functools.cache
+def _measured_choice(family: str, device_type: str, index: int | None) -> str:
+    if device_type == "cpu":
+        return "cpu" if _missing("cpu") is None else "reference"
+    if device_type != "cuda":
+        return "reference"
+    name = MEASURED.get((family, torch.cuda.get_device_capability(index)), "reference")
+    return name if _missing(name) is None else "reference"
+
+
+def _refusal(name: str, device_type: str) -> str | None:
+    missing = _missing(name)
+    if missing is not None or name == "reference":
+        return missing
+    if name == "cpu" and device_type != "cpu":
+        return f"it serves CPU tensors, the input is on {device_type}"
+    if name == "cuda" and device_type != "cuda":
+        return f"it serves CUDA tensors, the input is on {device_type}"
+    if name == "triton" and device_type != ("cpu" if _interpreting() else "cuda"):
+        return f"it serves CUDA tensors, the input is on {device_type}"
+    return None
+
+
+def _not_preferred(name: str, family: str, device: torch.device) -> str:
+    if _selected != "auto":
+        return f"{_selected!r} was selected"
+    if name == "reference":
+        return "a compiled kernel serves this call"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return f"no measurement of {family} on compute capability {capability[0]}.{capability[1]} prefers it"
+    return "the C++ kernels serve CPU tensors"
+
+
+@functools.cache
+def _missing(name: str) -> str | None:
+    if name == "cpu":
+        return _extension.load_cpu().reason
+    if name == "cuda":
+        return _extension.load_cuda().reason
+    if name == "triton":
+        return _triton_missing()
+    return None
+
+
+def _interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _triton_missing() -> str | None:
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        return f"triton cannot be imported ({error}); install it with: pip install triton"
+    try:
+        importlib.import_module("pyaegpu.kernels")
+    except ImportError as error:
+        return f"pyaegpu.kernels cannot be imported ({error}); install pyaegpu with: pip install ."
+    if _interpreting():
+        return None
+    if not torch.cuda.is_available():
+        return "no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, for tests)"
+    return None

@@ -1,0 +1,37 @@
+"""What serves a call, without making it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pyaegpu import backends
+from pyaegpu.ops import vae_loss
+
+_FAMILIES = {name: vae_loss for name in ("gaussian_kl", "reconstruction_loss", "vae_loss")}
+
+
+def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> backends.Explanation:
+    """Tell which backend and algorithm ``fn(*args, **kwargs)`` takes, and why each other backend does not.
+
+    Args:
+        fn: a public function of pyaegpu, or a module of :mod:`pyaegpu.nn`.
+        args: the arguments of the call, which is not made.
+        kwargs: likewise.
+
+    Returns:
+        An object with ``op``, ``backend``, ``algorithm`` and ``others``, the reason for each other backend.
+
+    Raises:
+        TypeError: for a function that pyaegpu does not offer, or a call without a tensor.
+        RuntimeError: if the selected backend cannot serve the call.
+    """
+    name = getattr(fn, "explained_as", None) or getattr(fn, "__name__", type(fn).__name__)
+    if name not in _FAMILIES:
+        raise TypeError(f"fn must be one of {', '.join(sorted(_FAMILIES))} or a module of pyaegpu.nn; got {name}")
+    tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    if not tensors:
+        raise TypeError(f"explain({name}, ...) needs the tensors of the call")
+    return _FAMILIES[name].explain(name, tensors[0].device)

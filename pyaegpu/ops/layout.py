@@ -1,0 +1,25 @@
+"""The memory layouts in which kernels read their inputs, as the fake kernels have to predict them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill one block of memory, each once, in any order of the dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def dense(tensor: Tensor, rows: bool) -> Tensor:
+    """``tensor`` itself where a kernel can walk it as one block (``rows``: with dim 0 outermost), else a copy."""
+    if tensor.is_contiguous():
+        return tensor
+    outermost = not rows or tensor.stride(0) * tensor.shape[0] == tensor.numel()
+    return tensor if outermost and is_dense(tensor) else tensor.contiguous()

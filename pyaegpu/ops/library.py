@@ -1,0 +1,76 @@
+"""The torch.library namespaces: schemas are defined here, in Python; C++ and the families register implementations.
+
+``pyaegpu::op`` is the public op (C++ serves its CPU key where the extension is built, the chooser its CUDA key).
+``pyaegpu_cpu::op`` and ``pyaegpu_cuda::op`` are the C++ and C++/CUDA implementations of the same schema, without an
+autograd key: what eager calls from inside its own autograd function.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyaegpu import _extension, backends
+
+_public = torch.library.Library("pyaegpu", "FRAGMENT")
+_direct = [(torch.library.Library(name, "FRAGMENT"), name) for name in ("pyaegpu_cpu", "pyaegpu_cuda")]
+_families: dict[str, tuple[str, ...]] = {}
+
+
+@functools.cache
+def implementation(family: str, backend: str) -> Any:
+    """The functions of ``family`` on a backend, called by the names and arguments of the ops' schemas."""
+    if backend == "triton":
+        return importlib.import_module(f"pyaegpu.kernels.{family}")
+    namespace = getattr(torch.ops, f"pyaegpu_{backend}")
+    return SimpleNamespace(**{op: getattr(namespace, op).default for op in _families[family]})
+
+
+def define(family: str, schemas: dict[str, str], fakes: dict[str, Callable[..., Any]]) -> None:
+    """Define a family's ops in every namespace with their fake kernels, and the choice of backend under CUDA."""
+    _families[family] = tuple(schemas)
+    for op, schema in schemas.items():
+        for lib, namespace in ((_public, "pyaegpu"), *_direct):
+            lib.define(op + schema, tags=(torch.Tag.pt2_compliant_tag,))
+            torch.library.register_fake(f"{namespace}::{op}", fakes[op], lib=lib)
+        _public.impl(op, _chooser(family, op), "CUDA")
+
+
+def refuse_autograd(op: str) -> None:
+    """Make a second derivative through the registered backward op an error instead of a silent zero."""
+
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(
+            f"pyaegpu::{op} has no derivative: second derivatives do not go through compiled or exported graphs. "
+            "Call the function in eager mode, or select pyaegpu.backend('reference')."
+        )
+
+    torch.library.register_autograd(f"pyaegpu::{op}", backward, lib=_public)
+
+
+def register_autograd(op: str, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
+    """Register the derivative of a public op, used while a graph is compiled, exported or traced."""
+    torch.library.register_autograd(f"pyaegpu::{op}", backward, setup_context=setup_context, lib=_public)
+
+
+def _chooser(family: str, op: str) -> Callable[..., Any]:
+    def choose(*args: Any) -> Any:
+        device = next(arg for arg in args if isinstance(arg, Tensor)).device
+        name = backends.choose(family, device)
+        if name == "reference":
+            raise RuntimeError(
+                f"pyaegpu::{op} has no kernel for {device}: no measured rule covers this card. Select a backend with "
+                "pyaegpu.backend('triton') or pyaegpu.backend('cuda'), as when the graph was compiled."
+            )
+        return getattr(implementation(family, name), op)(*args)
+
+    return choose
+
+
+_extension.load_cpu()

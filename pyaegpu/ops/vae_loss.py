@@ -1,0 +1,298 @@
+"""The loss family as autograd ops: the choice of backend and the derivatives in eager.
+
+Eager calls an ``autograd.Function`` that calls the chosen backend directly. While a graph is compiled, exported or
+traced the registered op is called, and inside a functorch transform the reference formula: ``register_autograd`` alone
+breaks ``torch.func.grad``, and a Function alone gives zeros under ``compile(func.grad)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyaegpu import backends
+from pyaegpu.ops import library
+from pyaegpu.ops.vae_loss_graph import FAMILY, where_given
+from pyaegpu.reference import vae_loss as reference
+from pyaegpu.reference.vae_loss import NONE
+
+
+class ReconstructionArgs(NamedTuple):
+    """The numbers of a reconstruction loss, in the order of the op's schema."""
+
+    kind: int
+    threshold: float
+    reduction: int
+    factor: float
+
+
+class KLArgs(NamedTuple):
+    """The numbers of a Gaussian KL divergence, in the order of the op's schema."""
+
+    form: int
+    lo: float
+    hi: float
+    log_eps: float
+    reduction: int
+    factor: float
+
+
+class VAEArgs(NamedTuple):
+    """The numbers of a VAE loss, in the order of the op's schema."""
+
+    beta_value: float
+    kind: int
+    reduction: int
+    recon_factor: float
+    kl_factor: float
+    lo: float
+    hi: float
+
+
+def reconstruction_loss(recon: Tensor, target: Tensor, weight: Tensor | None, args: ReconstructionArgs) -> Tensor:
+    """Reconstruction loss of tensors of one shape and dtype; sums come in the accumulator's dtype."""
+    route = _route(recon.device, target, weight)
+    if route is None:
+        return reference.reconstruction_loss(recon, target, weight, *args)
+    if route == "graph":
+        op_args, factor = _split_factor(args)
+        return torch.ops.pyaegpu.reconstruction_loss_fwd(recon, target, weight, *op_args, False)[0] * factor
+    store = args.reduction != NONE and _stores(recon)
+    return _Reconstruction.apply(recon, target, weight, library.implementation(FAMILY, route), args, store)
+
+
+def gaussian_kl(mu: Tensor, spread: Tensor, mu2: Tensor | None, logvar2: Tensor | None, args: KLArgs) -> Tensor:
+    """KL divergence of diagonal Gaussians, in the accumulator's dtype."""
+    route = _route(mu.device)
+    if route is None:
+        return reference.gaussian_kl(mu, spread, mu2, logvar2, *args)
+    if route == "graph":
+        op_args, factor = _split_factor(args)
+        return torch.ops.pyaegpu.gaussian_kl_fwd(mu, spread, mu2, logvar2, *op_args) * factor
+    return _GaussianKL.apply(mu, spread, mu2, logvar2, library.implementation(FAMILY, route), args)
+
+
+def vae_loss(
+    recon: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    mu: Tensor,
+    logvar: Tensor,
+    beta: Tensor | None,
+    args: VAEArgs,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(loss, reconstruction, kl)`` in the accumulator's dtype, in one op."""
+    route = _route(recon.device, target, weight)
+    if route is None:
+        return reference.vae_loss(recon, target, weight, mu, logvar, beta, *args)
+    if route == "graph":
+        return _vae_loss_in_graph(recon, target, weight, mu, logvar, beta, args)
+    impl = library.implementation(FAMILY, route)
+    return _VAELoss.apply(recon, target, weight, mu, logvar, beta, impl, args, _stores(recon))
+
+
+def _split_factor(args: Any) -> tuple[Any, float]:
+    """The op's arguments with a factor of 1, and the factor: an op specialises a graph on its numbers, and a factor
+    that divides by the batch size would have it compiled anew for each."""
+    return (args, 1.0) if args.reduction == NONE else (args._replace(factor=1.0), args.factor)
+
+
+def _vae_loss_in_graph(
+    recon: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    mu: Tensor,
+    logvar: Tensor,
+    beta: Tensor | None,
+    args: VAEArgs,
+) -> tuple[Tensor, Tensor, Tensor]:
+    op_args = args._replace(beta_value=0.0, recon_factor=1.0, kl_factor=1.0)
+    _, reconstruction, kl, _ = torch.ops.pyaegpu.vae_loss_fwd(recon, target, weight, mu, logvar, None, *op_args, False)
+    reconstruction, kl = reconstruction * args.recon_factor, kl * args.kl_factor
+    return reconstruction + (args.beta_value if beta is None else beta) * kl, reconstruction, kl
+
+
+def explain(op: str, device: torch.device) -> backends.Explanation:
+    """The backend of a call of this family on ``device`` and the algorithm it takes there."""
+    chosen = backends.choose(FAMILY, device)
+    algorithm = "stock PyTorch functions"
+    if chosen != "reference":
+        algorithm = "one pass gives the loss and its gradient; deterministic two-stage sum"
+    return backends.Explanation(op, chosen, algorithm, backends.refusals(FAMILY, device, chosen))
+
+
+def _route(device: torch.device, *plain: Tensor | None) -> str | None:
+    """A backend to call now, "graph" for the registered op, or None for the reference formula.
+
+    ``plain`` are inputs whose gradient no kernel computes: where one needs it, a compiled graph takes the formula.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return None
+    chosen = backends.choose(FAMILY, device)
+    if chosen == "reference":
+        return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None if _needs_grad(plain) else "graph"
+    return chosen
+
+
+def _needs_grad(tensors: tuple[Tensor | None, ...]) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _stores(recon: Tensor) -> bool:
+    """Whether the forward keeps the gradient at ``recon``; float16 would underflow before it is scaled."""
+    return recon.requires_grad and torch.is_grad_enabled() and recon.dtype != torch.float16
+
+
+class _Reconstruction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recon: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        impl: Any,
+        args: ReconstructionArgs,
+        store: bool,
+    ) -> Tensor:
+        value, grad = impl.reconstruction_loss_fwd(recon, target, weight, *args, store)
+        ctx.save_for_backward(recon, target, weight, grad if store else None)
+        ctx.impl, ctx.args = impl, args
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        recon, target, weight, grad = ctx.saved_tensors
+        needed, args = ctx.needs_input_grad[:3], ctx.args
+        if _differentiable(needed[1:], g):
+
+            def formula(*inputs: Any) -> tuple[Tensor]:
+                return (reference.reconstruction_loss(*inputs, *args),)
+
+            return *_differentiate(formula, (recon, target, weight), needed, (g,)), None, None, None
+        if grad is not None and not _graph_is_kept():
+            ctx.impl.reconstruction_loss_scale_(grad, g, args.reduction)
+        elif needed[0]:
+            grad = ctx.impl.reconstruction_loss_bwd(g, recon, target, weight, *args)
+        return grad, None, None, None, None, None
+
+
+class _GaussianKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mu: Tensor,
+        spread: Tensor,
+        mu2: Tensor | None,
+        logvar2: Tensor | None,
+        impl: Any,
+        args: KLArgs,
+    ) -> Tensor:
+        ctx.save_for_backward(mu, spread, mu2, logvar2)
+        ctx.impl, ctx.args = impl, args
+        return impl.gaussian_kl_fwd(mu, spread, mu2, logvar2, *args)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, args = ctx.saved_tensors, ctx.args
+        if _differentiable((), g):
+
+            def formula(*tensors: Any) -> tuple[Tensor]:
+                return (reference.gaussian_kl(*tensors, *args),)
+
+            return *_differentiate(formula, inputs, ctx.needs_input_grad[:4], (g,)), None, None
+        grads = ctx.impl.gaussian_kl_bwd(g, *inputs, *args)
+        return *where_given(inputs, grads), None, None
+
+
+class _VAELoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recon: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        mu: Tensor,
+        logvar: Tensor,
+        beta: Tensor | None,
+        impl: Any,
+        args: VAEArgs,
+        store: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        loss, reconstruction, kl, grad = impl.vae_loss_fwd(recon, target, weight, mu, logvar, beta, *args, store)
+        # A copy, since callers divide or log the parts that they were given in place.
+        kl_for_beta = kl.clone() if ctx.needs_input_grad[5] else None
+        ctx.save_for_backward(recon, target, weight, mu, logvar, beta, kl_for_beta, grad if store else None)
+        ctx.impl, ctx.args = impl, args
+        return loss, reconstruction, kl
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, kl, grad = ctx.saved_tensors
+        mu, logvar, beta = inputs[3:]
+        needed, args = ctx.needs_input_grad[:6], ctx.args
+        if _differentiable(needed[1:3], *g):
+
+            def formula(*tensors: Any) -> tuple[Tensor, ...]:
+                return reference.vae_loss(*tensors, *args)
+
+            return *_differentiate(formula, inputs, needed, g), None, None, None
+        if grad is not None and not _graph_is_kept():
+            d_mu, d_logvar = ctx.impl.vae_loss_bwd_stored_(
+                grad, *g, mu, logvar, beta, args.beta_value, args.reduction, *args[4:]
+            )
+        else:
+            grad, d_mu, d_logvar = ctx.impl.vae_loss_bwd(*g, *inputs, *args)
+        if g[0] is None:  # a part that was not used sends nothing, not 0 times what may be infinite
+            grad = None if g[1] is None else grad
+            d_mu, d_logvar = (None, None) if g[2] is None else (d_mu, d_logvar)
+        d_beta = None if g[0] is None or kl is None else (g[0] * kl).sum().to(beta.dtype)
+        return grad, None, None, d_mu, d_logvar, d_beta, None, None, None
+
+
+def _differentiable(plain: tuple[bool, ...], *upstream: Tensor | None) -> bool:
+    """Whether this backward must itself be differentiable or batched, or yield gradients that no kernel computes."""
+    if torch.is_grad_enabled() or any(plain) or torch._C._are_functorch_transforms_active():
+        return True
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in upstream)
+
+
+def _graph_is_kept() -> bool:
+    # A stored gradient is scaled in place, which a second backward through the same graph would do twice.
+    return torch._C._autograd._get_current_graph_task_keep_graph()
+
+
+def _differentiate(
+    formula: Callable[..., tuple[Tensor, ...]],
+    inputs: tuple[Tensor | None, ...] | list[Tensor | None],
+    needed: tuple[bool, ...],
+    upstream: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    """Gradients by differentiating the reference formula, connected to the inputs where grad mode is on."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # A view of each input: the same tensor given as two arguments must get two gradients.
+        copies = [_branch(t, create_graph, need) for t, need in zip(inputs, needed, strict=True)]
+        pairs = [(o, g) for o, g in zip(formula(*copies), upstream, strict=True) if g is not None]
+    wanted = [t for t, need in zip(copies, needed, strict=True) if need and t is not None]
+    grads = iter(
+        torch.autograd.grad(
+            [o for o, _ in pairs],
+            wanted,
+            [g for _, g in pairs],
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    )
+    return [next(grads) if need else None for need in needed]
+
+
+def _branch(tensor: Tensor | None, create_graph: bool, needed: bool) -> Tensor | None:
+    if tensor is None or not needed:
+        return tensor
+    return tensor.view_as(tensor) if create_graph else tensor.detach().requires_grad_()
