@@ -1,0 +1,1 @@
+"""The command line: `pyaegpu …` and `python -m pyaegpu …`."""

@@ -1,0 +1,21 @@
+"""Files that are either whole or absent."""
+
+import os
+from pathlib import Path
+
+
+def atomic_write(path: str | Path, content: bytes) -> Path:
+    """Writes `content` under a temporary name in the same folder, then renames it to `path`.
+
+    A failure in between leaves the file that was there before; the folder is made where missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
