@@ -1,0 +1,1 @@
+"""Benchmarks: interleaved comparisons with stock PyTorch, gated on correctness. See README.md here."""

@@ -1,0 +1,76 @@
+"""The correctness gate: no speed is reported for a result that is not right.
+
+A candidate passes when each output's error against float64 is at most twice eager's in the same dtype, plus a
+floor of two units of rounding, and its inputs are left as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.case import Inputs
+
+FLOOR_EPS = 2.0
+STOCK_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate may be timed, its largest error relative to what is allowed, and why not."""
+
+    ok: bool
+    error: float
+    reason: str = ""
+
+
+def error_of(output: Tensor, reference: Tensor) -> float:
+    """Largest |out - ref| / (|ref| + mean|ref|): one wrong element shows. Infinite for NaN or Inf."""
+    if not bool(torch.isfinite(output).all()):
+        return math.inf
+    if reference.numel() == 0:
+        return 0.0
+    size = reference.abs()
+    difference = (output.double() - reference).abs()
+    # 0/0 is an exact zero, not an error
+    share = torch.where(difference == 0, 0.0, difference / (size + size.mean()))
+    return float(share.max())
+
+
+def judge(
+    outputs: tuple[Tensor, ...],
+    eager: tuple[Tensor, ...],
+    reference: tuple[Tensor, ...],
+    *,
+    strict: bool = True,
+) -> Verdict:
+    """Compares values and gradients by the 2x rule; `strict=False` only asks for finite numbers."""
+    if len(outputs) != len(reference):
+        return Verdict(False, math.inf, f"{len(outputs)} outputs, expected {len(reference)}")
+    worst = 0.0
+    for place, (output, stock, expected) in enumerate(zip(outputs, eager, reference, strict=True)):
+        if output.shape != expected.shape:
+            reason = f"output {place} has shape {tuple(output.shape)}, expected {tuple(expected.shape)}"
+            return Verdict(False, math.inf, reason)
+        error = error_of(output, expected)
+        if not strict:
+            error = 0.0 if math.isfinite(error) else math.inf
+        floor = FLOOR_EPS * torch.finfo(output.dtype).eps
+        allowed = STOCK_FACTOR * error_of(stock, expected) + floor
+        if not math.isfinite(error) or error > allowed:
+            return Verdict(False, error, f"output {place}: error {error:.3g}, allowed {allowed:.3g}")
+        worst = max(worst, error)
+    return Verdict(True, worst)
+
+
+def snapshot(inputs: Inputs) -> Inputs:
+    """Copies, to see afterwards whether a candidate wrote to its inputs."""
+    return {name: tensor.detach().clone() for name, tensor in inputs.items()}
+
+
+def changed(inputs: Inputs, before: Inputs) -> list[str]:
+    """Names of the inputs that are not bit-equal to their copies."""
+    return [name for name, tensor in inputs.items() if not torch.equal(tensor.detach(), before[name])]

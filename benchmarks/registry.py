@@ -1,0 +1,15 @@
+"""The suites by name; a new family adds one import and one entry."""
+
+from __future__ import annotations
+
+from benchmarks.case import Suite
+from benchmarks.suites.vae_loss import VaeLossSuite
+
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (VaeLossSuite(),)}
+
+
+def get_suite(name: str) -> Suite:
+    """The suite of that name; ValueError naming the known ones."""
+    if name not in SUITES:
+        raise ValueError(f"unknown suite {name!r}; known: {', '.join(sorted(SUITES))}")
+    return SUITES[name]

@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# One session on a machine with an NVIDIA GPU: build in place, test, check memory, measure, profile.
+set -o pipefail
+set -u
+
+readonly LIMIT_S=470
+readonly SKIPPED=77
+readonly BENCH_BUDGET_S=400
+
+usage() {
+  cat <<'TEXT'
+usage: benchmarks/run_gpu.sh [--stage STAGE] [--out DIR] [-- ARGUMENTS]
+
+stages, each under 8 minutes, each printing a short summary last:
+  build      builds pyaegpu in place (TORCH_CUDA_ARCH_LIST, default 9.0a)     build.log
+  test       pytest -m gpu                                                    test.log
+  sanitize   compute-sanitizer memcheck on small awkward shapes               sanitize.log
+  bench      the vae_loss suite                        bench.log vae_loss.json vae_loss.md
+  profile    ncu on one large call per GPU backend                            profile.log
+  all        build, test, bench (default)
+
+ARGUMENTS after -- go to pytest (test) or to python3 -m benchmarks.run (bench), for example
+  --stage bench -- --shard 2/2
+DIR (default benchmarks/results/gpu) receives at most 8 files. PYAEGPU_COMMIT names the commit where
+the sources have no git repository. Nothing is downloaded, no setting of the card is touched.
+Exit code: 0 all right, 1 a stage failed, 2 bad arguments, 77 nothing could run (no GPU, no tool).
+TEXT
+}
+
+die() {
+  printf 'run_gpu.sh: %s\n' "$1" >&2
+  usage >&2
+  exit 2
+}
+
+skip() {
+  printf '%s: stage skipped\n' "$1"
+  return "$SKIPPED"
+}
+
+has_gpu() {
+  python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' >/dev/null 2>&1
+}
+
+# logged NAME COMMAND...: runs it under the time limit, everything into NAME.log and to the terminal
+logged() {
+  local log="$out/$1.log"
+  shift
+  timeout --kill-after=10 "$LIMIT_S" "$@" 2>&1 | tee -a "$log"
+  local rc=${PIPESTATUS[0]}
+  if [ "$rc" -eq 124 ] || [ "$rc" -eq 137 ]; then
+    printf 'stopped after %s s\n' "$LIMIT_S" | tee -a "$log"
+  fi
+  return "$rc"
+}
+
+build_commands() {
+  python3 -m pip install --no-build-isolation --no-deps -e . ||
+    python3 setup.py build_ext --inplace || return 1
+  python3 -c '
+from pyaegpu import backends
+for name, reason in backends.status().items():
+    print(f"{name}: {reason or str()}" if reason else f"{name}: available")'
+}
+
+stage_build() {
+  export TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-9.0a}"
+  export -f build_commands
+  logged build bash -o pipefail -c build_commands
+}
+
+stage_test() {
+  has_gpu || { skip 'no GPU'; return; }
+  logged test python3 -m pytest tests -m gpu -q -p no:cacheprovider --maxfail=25 --durations=5 "$@"
+}
+
+sanitize_commands() {
+  local rc=0 backend
+  for backend in cuda triton; do
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 9 \
+      python3 -m benchmarks.smoke --backend "$backend" || rc=1
+  done
+  return "$rc"
+}
+
+stage_sanitize() {
+  has_gpu || { skip 'no GPU'; return; }
+  command -v compute-sanitizer >/dev/null || { skip 'no compute-sanitizer'; return; }
+  export -f sanitize_commands
+  logged sanitize bash -o pipefail -c sanitize_commands
+}
+
+stage_bench() {
+  has_gpu || { skip 'no GPU'; return; }
+  logged bench python3 -m benchmarks.run --suite vae_loss --device cuda --out "$out" \
+    --budget "$BENCH_BUDGET_S" "$@"
+}
+
+profile_commands() {
+  local rc=0 backend
+  for backend in cuda triton; do
+    ncu --clock-control none --target-processes all --nvtx --nvtx-include 'profile/' --set detailed \
+      python3 -m benchmarks.smoke --backend "$backend" --profile || rc=1
+  done
+  return "$rc"
+}
+
+stage_profile() {
+  has_gpu || { skip 'no GPU'; return; }
+  command -v ncu >/dev/null || { skip 'no ncu'; return; }
+  export -f profile_commands
+  logged profile bash -o pipefail -c profile_commands >/dev/null
+  local rc=$?
+  grep -E '^  [A-Za-z_].*\(|Duration|Memory Throughput|DRAM Throughput|Registers Per Thread' "$out/profile.log" |
+    head -60
+  return "$rc"
+}
+
+run_stage() {
+  local name=$1 began=$SECONDS rc
+  shift
+  printf '== %s\n' "$name"
+  rm -f "$out/$name.log"
+  "stage_$name" "$@"
+  rc=$?
+  summary+=("$(printf '%-9s rc %-3s %4s s' "$name" "$rc" "$((SECONDS - began))")")
+  [ "$rc" -eq "$SKIPPED" ] && return
+  ran=1
+  [ "$rc" -eq 0 ] || failed=1
+}
+
+stage=all
+out=benchmarks/results/gpu
+while [ $# -gt 0 ]; do
+  case $1 in
+    --stage) [ $# -gt 1 ] || die '--stage needs a value'; stage=$2; shift 2 ;;
+    --out) [ $# -gt 1 ] || die '--out needs a value'; out=$2; shift 2 ;;
+    -h | --help) usage; exit 0 ;;
+    --) shift; break ;;
+    *) die "unknown argument: $1" ;;
+  esac
+done
+case $stage in
+  build | test | sanitize | bench | profile) stages=("$stage") ;;
+  all) stages=(build test bench) ;;
+  *) die "unknown stage: $stage" ;;
+esac
+[ "$stage" != all ] || [ $# -eq 0 ] || die 'arguments after -- need one --stage'
+
+mkdir -p "$out" || exit 1
+out=$(cd "$out" && pwd) || exit 1
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+export PYTHONUNBUFFERED=1
+summary=() ran=0 failed=0
+for name in "${stages[@]}"; do
+  run_stage "$name" "$@"
+done
+printf '== summary, results in %s\n' "$out"
+printf '%s\n' "${summary[@]}"
+[ "$failed" -eq 0 ] || exit 1
+[ "$ran" -eq 1 ] || exit "$SKIPPED"

@@ -1,0 +1,191 @@
+"""Runs one case: gate, interleaved timing, rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from benchmarks import gate, machine, stats, timing
+from benchmarks.case import Candidate, Case, Inputs, Step, Suite
+from benchmarks.rows import Context, Row, failed_row, timed_row
+
+CONTROL = "eager again (A/A)"
+MAX_COPIES = 16
+Ready = list[tuple[Candidate, Step]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run measures."""
+
+    device: str = "cpu"
+    rounds: int = 7
+    samples: int = 5
+    threads: int = 2
+    seed: int = 0
+    compiled: bool = True
+    retries: int = 0  # of a case whose A/A control was noisy
+    malloc: str = "keep"  # "keep" freed pages, or the C library's "default"
+
+
+@dataclass
+class Runner:
+    """Holds what a run measures once: the clock, the copy bandwidth, the facts that every row carries."""
+
+    suite: Suite
+    settings: Settings
+    candidates: Callable[[Case], list[Candidate]] | None = None  # other than the suite's, for tests
+    clock: timing.Clock = field(init=False)
+    copy_gbs: float = field(init=False)
+    facts: dict[str, machine.Fact] = field(init=False)
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(self.settings.threads)
+        kept = self.settings.malloc == "keep" and machine.keep_pages()
+        if self.settings.device == "cuda":
+            torch.backends.cudnn.benchmark = True
+        self.clock = timing.clock_for(self.settings.device)
+        self.copy_gbs = timing.copy_bandwidth(self.settings.device, self.clock)
+        self.facts = {**machine.facts(self.settings.device), "malloc": "keep" if kept else "default"}
+
+    def run(self, case: Case) -> list[Row]:
+        """One row per candidate and one of the A/A control; a noisy case again, whatever its speeds were."""
+        for _ in range(self.settings.retries):
+            rows = self._run_once(case)
+            if not any(row.get("noisy") for row in rows):
+                return rows
+        return self._run_once(case)
+
+    def _run_once(self, case: Case) -> list[Row]:
+        if self.settings.compiled:
+            torch._dynamo.reset()  # else the cases of a suite run into its limit of recompilations
+        ready, rows = self._gate(case)
+        if not ready or ready[0][0].name != "eager":
+            return rows
+        return self._time(case, ready) + rows
+
+    def published_call(self, case: Case) -> Callable[[], None]:
+        """The published candidate (eager where there is none) on one input set, waiting for the device."""
+        candidates = self._candidates(case)
+        candidate = next((one for one in candidates if one.published), candidates[0])
+        inputs = self.suite.inputs(case, self.settings.device, self.settings.seed)
+        subject = self._subject(case, candidate, candidate.make(), [inputs])
+
+        def call() -> None:
+            with candidate.scope():
+                subject.calls[0]()
+            if self.settings.device == "cuda":
+                torch.cuda.synchronize()
+
+        return call
+
+    def _gate(self, case: Case) -> tuple[Ready, list[Row]]:
+        """The candidates whose values and gradients are right, eager first, and the rows of the others."""
+        ready: Ready = []
+        rows: list[Row] = []
+        seed = self.settings.seed + 1  # other values than the ones that are timed
+        inputs = self.suite.inputs(case, self.settings.device, seed)
+        reference = self.suite.reference(case, inputs)
+        eager: tuple[torch.Tensor, ...] | None = None
+        before = gate.snapshot(inputs)
+        for candidate in self._candidates(case):
+            try:
+                step = candidate.make()
+                with candidate.scope():
+                    outputs = _bind(step, inputs, case)()
+            except Exception as error:
+                rows.append(self._failed(case, candidate, "error", f"{type(error).__name__}: {error}"))
+                continue
+            eager = eager or outputs
+            verdict = gate.judge(outputs, eager, reference, strict=candidate.role != "info")
+            written = gate.changed(inputs, before)
+            if written:
+                inputs = self.suite.inputs(case, self.settings.device, seed)
+                verdict = gate.Verdict(False, math.inf, f"wrote to its inputs: {', '.join(written)}")
+            if verdict.ok:
+                ready.append((candidate, step))
+            else:
+                rows.append(self._failed(case, candidate, "wrong", verdict.reason))
+        return ready, rows
+
+    def _candidates(self, case: Case) -> list[Candidate]:
+        settings = self.settings
+        if self.candidates is not None:
+            found = self.candidates(case)
+        else:
+            found = self.suite.candidates(case, settings.device, settings.compiled)
+        return sorted(found, key=lambda candidate: candidate.name != "eager")
+
+    def _time(self, case: Case, ready: Ready) -> list[Row]:
+        settings = self.settings
+        copies = self._copies(case)
+        subjects = {candidate.name: self._subject(case, candidate, step, copies) for candidate, step in ready}
+        subjects[CONTROL] = self._subject(case, *ready[0], copies)
+        for subject in subjects.values():
+            timing.calibrate(subject, self.clock)
+        measured = timing.interleave(
+            subjects, self.clock, rounds=settings.rounds, samples=settings.samples, seed=settings.seed
+        )
+        stock = [candidate.name for candidate, _ in ready if candidate.role == "stock"]
+        context = Context(
+            case=case,
+            work=self.suite.work(case),
+            copy_gbs=self.copy_gbs,
+            facts=self.facts,
+            measured=measured,
+            best=min(stock, key=lambda name: _median(measured[name])),
+            control=CONTROL,
+            copies=len(copies),
+        )
+        every = [*(candidate for candidate, _ in ready), Candidate(CONTROL, "info", ready[0][0].make)]
+        rows = []
+        for candidate in every:
+            row = timed_row(context, candidate, self._peak(subjects[candidate.name]))
+            rows.append({**row, "served_by": _served_by(candidate, copies[0])})
+        return rows
+
+    def _copies(self, case: Case) -> list[Inputs]:
+        """Input sets to rotate among: one, or enough to hold twice the cache."""
+        first = self.suite.inputs(case, self.settings.device, self.settings.seed)
+        if not case.out_of_cache:
+            return [first]
+        size = sum(tensor.nbytes for tensor in first.values())
+        count = max(2, math.ceil(2 * machine.cache_bytes(self.settings.device) / size))
+        seeds = range(self.settings.seed + 2, self.settings.seed + 1 + min(count, MAX_COPIES))
+        return [first, *(self.suite.inputs(case, self.settings.device, seed) for seed in seeds)]
+
+    def _subject(self, case: Case, candidate: Candidate, step: Step, copies: list[Inputs]) -> timing.Subject:
+        with candidate.scope():
+            return timing.Subject([_bind(step, inputs, case) for inputs in copies], candidate.scope)
+
+    def _peak(self, subject: timing.Subject) -> float | None:
+        if self.settings.device != "cuda":
+            return None
+        with subject.scope():
+            return timing.peak_mb(subject.calls[0])
+
+    def _failed(self, case: Case, candidate: Candidate, status: str, reason: str) -> Row:
+        return failed_row(case, candidate, self.facts, status, reason)
+
+
+def _bind(step: Step, inputs: Inputs, case: Case) -> Callable[[], tuple[torch.Tensor, ...]]:
+    call = partial(step, inputs)
+    if not case.graph:
+        return call
+    replay = timing.capture(call)
+    return lambda: replay()  # type: ignore[return-value]
+
+
+def _served_by(candidate: Candidate, inputs: Inputs) -> str:
+    if candidate.served_by is None:
+        return candidate.name
+    with candidate.scope():
+        return candidate.served_by(inputs)
+
+
+def _median(rounds: list[list[timing.Sample]]) -> float:
+    return stats.summarize([[sample.device for sample in samples] for samples in rounds]).median
