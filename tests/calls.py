@@ -1,0 +1,113 @@
+"""The public functions as functions of tensors only, one for each way they are used: for the transforms of PyTorch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import oracle
+import torch
+from oracle import KINDS, images, latents
+
+import pyaegpu
+
+
+@dataclass(frozen=True)
+class Call:
+    """``ours`` and ``stock`` take the tensors of ``inputs(dtype, device)``; ``wanted`` are those with a gradient."""
+
+    name: str
+    ours: Any
+    stock: Any
+    make: Any
+    wanted: tuple[int, ...]
+
+    def inputs(self, dtype=torch.float32, device="cpu"):
+        return self.make(dtype, device)
+
+    def leaves(self, dtype=torch.float32, device="cpu"):
+        """The inputs, with ``requires_grad`` where a gradient is wanted."""
+        return [t.requires_grad_(i in self.wanted) for i, t in enumerate(self.inputs(dtype, device))]
+
+    def __str__(self):
+        return self.name
+
+
+def _reconstruction(kind, reduction, wanted=(0,), shape=(2, 3, 2)):
+    def make(dtype, device):
+        weight = torch.linspace(0.5, 1.5, 3).reshape(3, 1).to(device, dtype)
+        return (*images(kind, shape, dtype, device), weight)[: 3 if 2 in wanted else 2]
+
+    def ours(x, t, w=None):
+        return pyaegpu.reconstruction_loss(x, t, kind, reduction=reduction, weight=w, scale=0.7, beta=0.6)
+
+    def stock(x, t, w=None):
+        return oracle.reconstruction(x, t, kind, reduction=reduction, weight=w, scale=0.7, beta=0.6)
+
+    return Call(f"{kind}-{reduction}" + ("-all" if len(wanted) > 1 else ""), ours, stock, make, wanted)
+
+
+def _kl(form, reduction, other=False, **options):
+    def make(dtype, device):
+        mu, logvar = latents((3, 4), dtype, device)
+        spread = logvar if form == "logvar" else (0.5 * logvar).exp()
+        return (mu, spread, *latents((4,), dtype, device, seed=5))[: 4 if other else 2]
+
+    def ours(mu, spread, *rest):
+        return pyaegpu.gaussian_kl(mu, **{form: spread}, other=rest or None, reduction=reduction, **options)
+
+    def stock(mu, spread, *rest):
+        return oracle.kl(mu, **{form: spread}, other=rest or None, reduction=reduction, **options)
+
+    name = "-".join(["kl", form, reduction, *(["other"] if other else []), *options])
+    return Call(name, ours, stock, make, (0, 1, 2, 3)[: 4 if other else 2])
+
+
+def _vae(kind, reduction, wanted=(0, 2, 3), parts=False, **options):
+    options |= {"kind": kind, "recon_reduction": reduction, "kl_reduction": reduction}
+
+    def make(dtype, device):
+        beta = torch.tensor(0.6, dtype=dtype, device=device)
+        weight = torch.linspace(0.5, 1.5, 3).reshape(3, 1).to(device, dtype)
+        tensors = (*images(kind, (3, 3, 2), dtype, device), *latents((3, 2), dtype, device), beta, weight)
+        return tensors[: max(wanted) + 1]
+
+    def ours(x, t, m, v, b=0.3, w=None):
+        return pyaegpu.vae_loss(x, t, m, v, beta=b, weight=w, return_parts=parts, **options)
+
+    def stock(x, t, m, v, b=0.3, w=None):
+        result = oracle.vae(x, t, m, v, beta=b, weight=w, **options)
+        return result if parts else result[0]
+
+    name = "-".join(["vae", kind, reduction, *(["parts"] if parts else []), *options.keys() - _VAE_NAMED])
+    return Call(name + ("-all" if len(wanted) == 6 else "-beta" if 4 in wanted else ""), ours, stock, make, wanted)
+
+
+_VAE_NAMED = {"kind", "recon_reduction", "kl_reduction"}
+
+RECONSTRUCTION = [
+    *(_reconstruction(kind, "sum") for kind in KINDS),
+    *(_reconstruction("bce", reduction) for reduction in ("none", "mean", "batchmean", "sample")),
+    *(_reconstruction(kind, "none", (0, 1, 2)) for kind in KINDS),
+    _reconstruction("mse", "mean", (0, 1, 2)),
+    _reconstruction("bce", "sample", (0, 1, 2)),
+]
+KL = [
+    *(_kl("logvar", reduction) for reduction in ("none", "sum", "mean", "batchmean", "sample", "dim")),
+    _kl("std", "sum", log_eps=0.01),
+    _kl("var", "batchmean", log_eps=0.01),
+    _kl("logvar", "sum", clamp=(-0.5, 0.5)),
+    _kl("logvar", "sample", other=True),
+    _kl("std", "none", other=True),
+    _kl("logvar", "sum", free_bits=0.4),
+    _kl("logvar", "sample", other=True, dims=(0,)),
+]
+VAE = [
+    *(_vae(kind, "sum") for kind in KINDS),
+    _vae("bce", "sample"),
+    _vae("bce_logits", "batchmean", (0, 2, 3, 4), parts=True),
+    _vae("mse", "sample", (0, 1, 2, 3, 4, 5), parts=True, clamp=(-0.5, 0.5)),
+    _vae("mse", "mean", (0, 1, 2, 3, 4, 5)),
+    _vae("mse", "mean", (0, 2, 3, 4), free_bits=0.4),
+]
+CALLS = [*RECONSTRUCTION, *KL, *VAE]
+# One of each function and shape of result, where a check is slow.
+FEW = [RECONSTRUCTION[0], RECONSTRUCTION[8], RECONSTRUCTION[11], KL[1], KL[9], VAE[1], VAE[5], VAE[6]]

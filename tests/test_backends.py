@@ -1,0 +1,217 @@
+"""The backend setter and context manager, the environment variable, explain and info."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import pyaegpu
+from pyaegpu import backends
+
+X = torch.full((3, 4), 0.5)
+GPU = torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    before = backends.selected()
+    yield
+    pyaegpu.backend(before)
+
+
+def run_python(program, **environment):
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYAEGPU_BACKEND", "TRITON_INTERPRET")}
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=clean | environment, check=False
+    )
+
+
+def test_context_manager_nests_and_restores():
+    pyaegpu.backend("auto")
+    with pyaegpu.backend("reference"):
+        assert backends.selected() == "reference"
+        with pyaegpu.backend("cpu"):
+            assert backends.selected() == "cpu"
+        assert backends.selected() == "reference"
+    assert backends.selected() == "auto"
+
+
+def test_context_manager_restores_after_an_exception():
+    pyaegpu.backend("cpu")
+    with pytest.raises(KeyError), pyaegpu.backend("reference"):
+        raise KeyError
+    assert backends.selected() == "cpu"
+
+
+def test_setter_lasts_and_a_context_manager_within_returns_to_it():
+    pyaegpu.backend("reference")
+    assert backends.selected() == "reference"
+    with pyaegpu.backend("cpu"):
+        pass
+    assert backends.selected() == "reference"
+    pyaegpu.backend("auto")
+    assert backends.selected() == "auto"
+
+
+def test_one_context_manager_can_be_entered_again():
+    pyaegpu.backend("auto")
+    manager = pyaegpu.backend("reference")
+    for _ in range(2):
+        with manager:
+            assert backends.selected() == "reference"
+        assert backends.selected() == "auto"
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "", None, 3])
+def test_unknown_name(name):
+    pyaegpu.backend("cpu")
+    with pytest.raises(ValueError, match=r"auto, cuda, triton, cpu, reference"):
+        pyaegpu.backend(name)
+    assert backends.selected() == "cpu"
+
+
+class Namespaces(TorchDispatchMode):
+    """Records the namespaces of this package's ops as they are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace.startswith("pyaegpu"):
+            self.seen.append(func.namespace)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name, used", [("reference", []), ("cpu", ["pyaegpu_cpu"]), ("auto", ["pyaegpu_cpu"])])
+def test_a_selected_backend_serves_the_call(name, used):
+    with pyaegpu.backend(name), Namespaces() as namespaces:
+        pyaegpu.reconstruction_loss(X, X)
+    assert namespaces.seen == used
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+@pytest.mark.parametrize(
+    "call", [pyaegpu.reconstruction_loss, pyaegpu.gaussian_kl, lambda *a: pyaegpu.vae_loss(*a, *a)]
+)
+def test_a_backend_that_cannot_serve_is_refused_with_the_reason(name, call):
+    reason = r"CUDA tensors.*on cpu" if GPU else r"CUDA"
+    with pyaegpu.backend(name), pytest.raises(RuntimeError, match=rf"'{name}' was selected but cannot run.*{reason}"):
+        call(X, X)
+
+
+@pytest.mark.gpu
+def test_the_cpu_backend_refuses_cuda_tensors():
+    with pyaegpu.backend("cpu"), pytest.raises(RuntimeError, match=r"CPU tensors.*cuda"):
+        pyaegpu.reconstruction_loss(X.cuda(), X.cuda())
+
+
+PRINT = "import torch, pyaegpu\nfrom pyaegpu import backends\nprint(backends.selected())\n"
+
+
+def test_environment_variable():
+    done = run_python(PRINT, PYAEGPU_BACKEND="reference")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["reference"]
+
+
+def test_environment_variable_with_an_unknown_name():
+    done = run_python("import pyaegpu", PYAEGPU_BACKEND="gpu")
+    assert done.returncode != 0
+    assert "PYAEGPU_BACKEND must be one of auto, cuda, triton, cpu, reference; got 'gpu'" in done.stderr
+
+
+def test_environment_variable_with_a_backend_that_cannot_serve():
+    call = "pyaegpu.reconstruction_loss(torch.rand(3), torch.rand(3))"
+    done = run_python(PRINT + call, PYAEGPU_BACKEND="cuda")
+    assert done.returncode != 0
+    assert "'cuda' was selected but cannot run vae_loss here" in done.stderr
+
+
+def test_importing_touches_no_gpu_and_patches_nothing():
+    program = (
+        "import torch, torch.nn.functional as F\n"
+        "before = {n: getattr(F, n) for n in dir(F)}\n"
+        "import pyaegpu\n"
+        "assert before == {n: getattr(F, n) for n in dir(F)}\n"
+        "assert not torch.cuda.is_initialized()"
+    )
+    done = run_python(program)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "fn, args",
+    [
+        (pyaegpu.reconstruction_loss, (X, X)),
+        (pyaegpu.gaussian_kl, (X, X)),
+        (pyaegpu.vae_loss, (X, X, X, X)),
+        (pyaegpu.nn.ReconstructionLoss(), (X, X)),
+        (pyaegpu.nn.VAELoss(), (X, X, X, X)),
+    ],
+    ids=["reconstruction_loss", "gaussian_kl", "vae_loss", "ReconstructionLoss", "VAELoss"],
+)
+def test_explain(fn, args):
+    pyaegpu.backend("auto")
+    found = pyaegpu.explain(fn, *args)
+    assert found.backend == "cpu" and found.algorithm
+    assert set(found.others) == {"cuda", "triton", "reference"} and all(found.others.values())
+    lines = str(found).splitlines()
+    assert "cpu" in lines[0] and found.op in lines[0]
+    assert all(any(name in line and reason in line for line in lines) for name, reason in found.others.items())
+
+
+def test_explain_follows_the_selection():
+    with pyaegpu.backend("reference"):
+        found = pyaegpu.explain(pyaegpu.gaussian_kl, X, logvar=X)
+    assert found.backend == "reference" and "stock" in found.algorithm
+    assert found.others["cpu"] == "'reference' was selected"
+
+
+def test_explain_takes_the_tensors_from_keywords():
+    found = pyaegpu.explain(pyaegpu.reconstruction_loss, recon=X, target=X, kind="mse")
+    assert found.op == "reconstruction_loss"
+
+
+def test_explain_makes_no_call():
+    assert pyaegpu.explain(pyaegpu.reconstruction_loss, X * 10, X).backend == "cpu"
+
+
+def test_explain_refuses_what_it_does_not_know():
+    with pytest.raises(TypeError, match="fn"):
+        pyaegpu.explain(torch.nn.functional.mse_loss, X, X)
+    with pytest.raises(TypeError, match="tensor"):
+        pyaegpu.explain(pyaegpu.gaussian_kl)
+    with pyaegpu.backend("cuda"), pytest.raises(RuntimeError, match="'cuda' was selected"):
+        pyaegpu.explain(pyaegpu.gaussian_kl, X, X)
+
+
+def test_explain_of_a_device_without_kernels():
+    meta = X.to("meta")
+    found = pyaegpu.explain(pyaegpu.gaussian_kl, meta, meta)
+    assert found.backend == "reference"
+    assert "meta" in found.others["cpu"]
+
+
+def test_info():
+    facts = pyaegpu.info()
+    assert facts["version"] == pyaegpu.__version__
+    assert facts["torch"] == torch.__version__
+    assert facts["backends"].keys() == {"cuda", "triton", "cpu", "reference"}
+    assert facts["backends"]["cpu"] == {"available": True, "reason": None}
+    assert facts["backends"]["reference"]["available"]
+    for row in facts["backends"].values():
+        assert row["available"] == (row["reason"] is None)
+    assert facts["extensions"]["cpu"]["loaded"]
+    json.dumps(facts)
+
+
+def test_info_gives_the_reason_of_what_is_missing():
+    if GPU:
+        pytest.skip("a CUDA device is there")
+    for name in ("cuda", "triton"):
+        assert "CUDA" in pyaegpu.info()["backends"][name]["reason"]
