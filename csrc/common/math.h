@@ -72,7 +72,30 @@ PYAEGPU_HD A exp_tail(A r) {
   return sum;
 }
 
-// x = n ln 2 + r; 2^n is low * high, so that neither overflows where the result does not.
+// x = n ln 2 + r with |r| <= ln(2) / 2.
+template <typename A>
+struct Reduced {
+  A r;
+  typename FloatTraits<A>::Bits n;
+};
+
+template <typename A>
+PYAEGPU_HD Reduced<A> reduced(A x) {
+  using Traits = FloatTraits<A>;
+  using Bits = typename Traits::Bits;
+  const A shifted = x * A(1.44269504088896340736) + Traits::kMagic;
+  const A whole = shifted - Traits::kMagic;
+  return {(x - whole * Traits::kLn2Hi) - whole * Traits::kLn2Lo,
+          bits_as<Bits>(shifted) - bits_as<Bits>(Traits::kMagic)};
+}
+
+// 2^n for an exponent of normal numbers.
+template <typename A>
+PYAEGPU_HD A power_of_two(typename FloatTraits<A>::Bits n) {
+  return bits_as<A>((n + FloatTraits<A>::kBias) << FloatTraits<A>::kMantissa);
+}
+
+// 2^n is low * high, so that neither overflows where the result does not.
 template <typename A>
 struct ExpParts {
   A r, low, high;
@@ -82,20 +105,12 @@ struct ExpParts {
 template <typename A>
 PYAEGPU_HD ExpParts<A> exp_parts(A x) {
   using Traits = FloatTraits<A>;
-  using Bits = typename Traits::Bits;
   // Written so that NaN passes both comparisons unchanged.
   x = x < Traits::kExpMin ? Traits::kExpMin : x;
   x = x > Traits::kExpMax ? Traits::kExpMax : x;
-  const A shifted = x * A(1.44269504088896340736) + Traits::kMagic;
-  const A whole = shifted - Traits::kMagic;
-  const Bits n = bits_as<Bits>(shifted) - bits_as<Bits>(Traits::kMagic);
-  const Bits half = n >> 1;
-  ExpParts<A> parts;
-  parts.r = (x - whole * Traits::kLn2Hi) - whole * Traits::kLn2Lo;
-  parts.low = bits_as<A>((half + Traits::kBias) << Traits::kMantissa);
-  parts.high = bits_as<A>((n - half + Traits::kBias) << Traits::kMantissa);
-  parts.n = n;
-  return parts;
+  const Reduced<A> y = reduced(x);
+  const auto half = y.n >> 1;
+  return {y.r, power_of_two<A>(half), power_of_two<A>(y.n - half), y.n};
 }
 
 // 2 artanh(s) = log((1 + s) / (1 - s)) for |s| <= 0.172.
@@ -156,14 +171,9 @@ PYAEGPU_HD A exp_of_negative(A x) {
 #if defined(__CUDA_ARCH__)
   return ::exp(x);
 #else
-  using Traits = FloatTraits<A>;
-  using Bits = typename Traits::Bits;
-  x = x < Traits::kExpMinNormal ? Traits::kExpMinNormal : x;
-  const A shifted = x * A(1.44269504088896340736) + Traits::kMagic;
-  const A whole = shifted - Traits::kMagic;
-  const A r = (x - whole * Traits::kLn2Hi) - whole * Traits::kLn2Lo;
-  const Bits n = detail::bits_as<Bits>(shifted) - detail::bits_as<Bits>(Traits::kMagic);
-  const A scale = detail::bits_as<A>((n + Traits::kBias) << Traits::kMantissa);
+  x = x < FloatTraits<A>::kExpMinNormal ? FloatTraits<A>::kExpMinNormal : x;
+  const auto [r, n] = detail::reduced(x);
+  const A scale = detail::power_of_two<A>(n);
   return scale + scale * (r + r * r * detail::exp_tail(r));
 #endif
 }
