@@ -39,10 +39,12 @@ def reconstruction_loss(
     """``factor * sum(weight * loss(recon, target))``, reduced as ``reduction`` says."""
     acc = accumulator(recon.dtype)
     with _no_autocast(recon):
-        loss = _elementwise(recon.to(acc), target.to(acc), kind, threshold)
+        if reduction == TOTAL and weight is None:
+            return _scaled(_stock_loss(recon.to(acc), target.to(acc), kind, threshold, "sum"), factor)
+        loss = _stock_loss(recon.to(acc), target.to(acc), kind, threshold, "none")
         if weight is not None:
             loss = loss * weight.to(acc)
-        value = _reduce(loss, reduction, factor)
+        value = _scaled(_sum(loss, reduction), factor)
     return value.to(recon.dtype) if reduction == NONE else value
 
 
@@ -62,19 +64,16 @@ def gaussian_kl(
     acc = accumulator(mu.dtype)
     with _no_autocast(mu):
         # The difference e^d - 1 - d keeps float32's precision without a series when it is taken in float64.
-        mean, spread_ = mu.double(), spread.double()
-        logvar = _log_variance(spread_, form, lo, hi, log_eps)
-        if mu2 is not None:
-            mean = mean - mu2.double()
-        square = mean * mean
+        d = _log_variance(spread.double(), form, lo, hi, log_eps)
+        distance = mu.to(acc)
+        if mu2 is not None and logvar2 is not None:
+            d = d - logvar2.double()
+            distance = (distance - mu2.to(acc)) * torch.exp(-0.5 * logvar2.to(acc))
+        rest = _exp_minus_tangent(d) if acc == torch.float64 else torch.expm1(d) - d
         if form != LOGVAR and log_eps != 0.0:
-            square = square - log_eps
-        if logvar2 is not None:
-            other = logvar2.double()
-            logvar = logvar - other
-            square = square * torch.exp(-other)
-        rest = _exp_minus_tangent(logvar) if mu.dtype == torch.float64 else torch.expm1(logvar) - logvar
-        return _reduce(0.5 * (rest + square), reduction, factor).to(acc)
+            rest = rest - (log_eps if logvar2 is None else log_eps * torch.exp(-logvar2.double()))
+        kl = torch.addcmul(rest.to(acc), distance, distance)
+        return _scaled(_sum(kl, reduction), 0.5 * factor)
 
 
 def vae_loss(
@@ -98,26 +97,27 @@ def vae_loss(
     return reconstruction + (beta_value if beta is None else beta) * kl, reconstruction, kl
 
 
-def _elementwise(recon: Tensor, target: Tensor, kind: int, threshold: float) -> Tensor:
+def _stock_loss(recon: Tensor, target: Tensor, kind: int, threshold: float, reduction: str) -> Tensor:
     if kind == BCE:
-        return _binary_cross_entropy(recon, target)
+        return _binary_cross_entropy(recon, target, reduction)
     if kind == BCE_LOGITS:
-        return F.binary_cross_entropy_with_logits(recon, target, reduction="none")
+        return F.binary_cross_entropy_with_logits(recon, target, reduction=reduction)
     if kind == MSE:
-        return F.mse_loss(recon, target, reduction="none")
+        return F.mse_loss(recon, target, reduction=reduction)
     if kind == L1:
-        return F.l1_loss(recon, target, reduction="none")
-    return F.smooth_l1_loss(recon, target, reduction="none", beta=threshold)
+        return F.l1_loss(recon, target, reduction=reduction)
+    return F.smooth_l1_loss(recon, target, reduction=reduction, beta=threshold)
 
 
-def _binary_cross_entropy(recon: Tensor, target: Tensor) -> Tensor:
+def _binary_cross_entropy(recon: Tensor, target: Tensor, reduction: str) -> Tensor:
     if recon.device.type != "cuda":
-        return F.binary_cross_entropy(recon, target, reduction="none")
+        return F.binary_cross_entropy(recon, target, reduction=reduction)
     # Stock asserts on the device for a value outside [0, 1], which ends the process's use of the GPU: such an element
     # is kept from it and gives NaN instead.
     valid = (recon >= 0) & (recon <= 1) & (target >= 0) & (target <= 1)
     loss = F.binary_cross_entropy(torch.where(valid, recon, 0.5), torch.where(valid, target, 0.5), reduction="none")
-    return torch.where(valid, loss, recon * math.nan)
+    loss = torch.where(valid, loss, recon * math.nan)
+    return loss.sum() if reduction == "sum" else loss
 
 
 def _log_variance(spread: Tensor, form: int, lo: float, hi: float, log_eps: float) -> Tensor:
@@ -140,17 +140,21 @@ def _exp_minus_tangent(d: Tensor) -> Tensor:
     return torch.where(small, series * inside * inside, torch.expm1(d) - d)
 
 
-def _reduce(values: Tensor, reduction: int, factor: float) -> Tensor:
+def _sum(values: Tensor, reduction: int) -> Tensor:
     if reduction == TOTAL:
-        values = values.sum()
-    elif reduction == ROWS:
-        values = values.flatten(1).sum(1) if values.dim() > 1 else values
-    elif reduction == COLUMNS:
-        values = values.sum(0)
-    return values if factor == 1.0 else values * factor
+        return values.sum()
+    if reduction == ROWS:
+        return values.flatten(1).sum(1) if values.dim() > 1 else values
+    return values.sum(0) if reduction == COLUMNS else values
+
+
+def _scaled(values: Tensor, factor: float) -> Tensor:
+    # A graph must not be specialised on a factor that follows the batch size, so it is compared in eager only.
+    return values if not torch.compiler.is_compiling() and factor == 1.0 else values * factor
 
 
 def _no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Autocast off: the formulas choose their own precision."""
+    """Autocast off, where it is on: the formulas choose their own precision."""
     device = tensor.device.type
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    on = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
