@@ -161,7 +161,7 @@ def kl_parts(mu, spread, mu2, logvar2, lo, hi, log_eps, FORM: tl.constexpr, HAS_
     small = tl.abs(d) < 0.5
     series = expm1_minus(d)
     expm1 = tl.where(small, series + d, ratio - 1.0)
-    rest = tl.where(small, series, (ratio - 1.0) - d)
+    rest = tl.where(small, series, ratio - (d + 1.0))
     return expm1, rest, shift, inverse2, variance
 
 
