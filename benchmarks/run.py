@@ -1,7 +1,8 @@
 """Measures a suite: ``python -m benchmarks.run --suite vae_loss --device cpu --out benchmarks/results/cpu``.
 
-Writes SUITE.json and SUITE.md after every case. Exit code 1: a row failed (wrong, broken, slower than eager);
-2: nothing of pyaegpu was measured, or bad arguments; 3: the time budget ended before the last case.
+Writes SUITE.json and SUITE.md (SUITE-1of2.json and its table for a shard) after every case. Exit code 1: a row failed
+(wrong, broken, slower than eager); 2: nothing of pyaegpu was measured, or bad arguments; 3: the time budget ended
+before the last case.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         malloc=options.malloc,
     )
     runner = Runner(suite, settings)
-    path = options.out / f"{suite.name}.json"
+    which, count = options.shard
+    path = options.out / (f"{suite.name}.json" if count == 1 else f"{suite.name}-{which}of{count}.json")
     rows, left = measure(runner, cases, options.budget, path)
     return _summary(rows, left, path)
 

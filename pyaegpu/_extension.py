@@ -77,7 +77,8 @@ def driver_cuda_version() -> tuple[int, int] | None:
 
 def _warn(kernels: str, reason: str) -> None:
     warnings.warn(
-        f"pyaegpu runs without its {kernels} kernels: {reason}. Triton and plain PyTorch serve instead.",
+        f"pyaegpu runs without its {kernels} kernels: {reason}. "
+        "Plain PyTorch serves instead, and Triton where it is selected.",
         RuntimeWarning,
         stacklevel=3,
     )

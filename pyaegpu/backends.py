@@ -14,9 +14,13 @@ from pyaegpu import _extension
 
 NAMES = ("auto", "cuda", "triton", "cpu", "reference")
 
-# (family, compute capability) -> backend, for the cards on which the family's `gpu` tests pass and its benchmark has
-# been run. A card that is not listed gets stock PyTorch's kernels: no kernel is chosen on hope.
-MEASURED: dict[tuple[str, tuple[int, int]], str] = {}
+# (family, compute capability) -> backends, the fastest first, for the cards on which the family's `gpu` tests pass and
+# its benchmark has been run. A card that is not listed gets stock PyTorch's kernels: no kernel is chosen on hope.
+MEASURED: dict[tuple[str, tuple[int, int]], tuple[str, ...]] = {}
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for by name cannot serve the call."""
 
 
 def _checked(name: str, source: str) -> str:
@@ -26,7 +30,7 @@ def _checked(name: str, source: str) -> str:
 
 
 # A plain global: torch.compile can guard on it, which it cannot on a ContextVar.
-_selected = _checked(os.environ.get("PYAEGPU_BACKEND", "auto"), "PYAEGPU_BACKEND")
+_selected = os.environ.get("PYAEGPU_BACKEND", "auto")
 
 
 class backend:
@@ -93,10 +97,26 @@ def choose(family: str, device: torch.device) -> str:
     """
     if _selected == "auto":
         return _automatic(family, device.type, device.index)
+    if _selected not in NAMES:
+        raise BackendError(f"PYAEGPU_BACKEND must be one of {', '.join(NAMES)}; got {_selected!r}")
     reason = _refusal_now(_selected, device.type)
     if reason is not None:
-        raise RuntimeError(f"backend {_selected!r} was selected but cannot run {family} here: {reason}")
+        raise BackendError(f"backend {_selected!r} was selected but cannot run {family} here: {reason}")
     return _selected
+
+
+def first_available(names: tuple[str, ...], wanted_by: str) -> str:
+    """The first of ``names`` that is there.
+
+    Raises:
+        RuntimeError: if none is, with the reasons.
+    """
+    reasons = {name: _missing(name) for name in names}
+    for name, reason in reasons.items():
+        if reason is None:
+            return name
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise BackendError(f"{wanted_by} needs one of the backends {', '.join(names)}; {listed}")
 
 
 def refusals(family: str, device: torch.device, chosen: str) -> dict[str, str]:
@@ -128,8 +148,8 @@ def _measured_choice(family: str, device_type: str, index: int | None) -> str:
         return "cpu" if _missing("cpu") is None else "reference"
     if device_type != "cuda":
         return "reference"
-    name = MEASURED.get((family, torch.cuda.get_device_capability(index)), "reference")
-    return name if _missing(name) is None else "reference"
+    measured = MEASURED.get((family, torch.cuda.get_device_capability(index)), ())
+    return next((name for name in measured if _missing(name) is None), "reference")
 
 
 def _refusal(name: str, device_type: str) -> str | None:

@@ -18,6 +18,8 @@ PLACES = [
     pytest.param(("cpu", "cpu"), id="cpu"),
     pytest.param(("cuda", "cuda"), id="cuda", marks=pytest.mark.gpu),
     pytest.param(("cuda", "triton"), id="triton", marks=pytest.mark.gpu),
+    # What `auto` takes on a card that is not measured.
+    pytest.param(("cuda", "reference"), id="cuda-reference", marks=pytest.mark.gpu),
 ]
 
 

@@ -120,7 +120,8 @@ def test_environment_variable():
 
 
 def test_environment_variable_with_an_unknown_name():
-    done = run_python("import pyaegpu", PYAEGPU_BACKEND="gpu")
+    call = "pyaegpu.reconstruction_loss(torch.rand(3), torch.rand(3))"
+    done = run_python(PRINT + call, PYAEGPU_BACKEND="gpu")
     assert done.returncode != 0
     assert "PYAEGPU_BACKEND must be one of auto, cuda, triton, cpu, reference; got 'gpu'" in done.stderr
 

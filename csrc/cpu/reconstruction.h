@@ -4,6 +4,8 @@
 #include <atomic>
 #include <limits>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <vector>
 
 #include "../common/losses.h"
@@ -100,9 +102,12 @@ class UnitInterval {
 
  private:
   static void check(const char* name, double value, int64_t index) {
-    STD_TORCH_CHECK(in_unit_interval(value), "pyaegpu: all elements of ", name,
-                    " should be between 0 and 1 for kind 'bce'; found ", value, " at position ",
-                    index, " of its storage. kind='bce_logits' takes any value.");
+    if (in_unit_interval(value)) return;
+    std::ostringstream message;
+    message << "all elements of " << name << " should be between 0 and 1 for kind 'bce'; found "
+            << value << " at position " << index
+            << " of its memory. kind='bce_logits' takes any value.";
+    throw std::runtime_error(message.str());
   }
 
   static constexpr int64_t kNone_ = std::numeric_limits<int64_t>::max();

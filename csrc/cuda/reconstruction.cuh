@@ -16,7 +16,8 @@ struct alignas(16) Vector {
 
 // One store of 16 bytes: assigned as a Vector, 2-byte elements would be stored one by one.
 __device__ inline void store16(void* to, const void* from) {
-  const auto* words = static_cast<const unsigned*>(from);
+  unsigned words[4];
+  __builtin_memcpy(words, from, sizeof(words));
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]),
                "r"(words[2]), "r"(words[3])
                : "memory");

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pyaegpu._version import __version__
+from pyaegpu.backends import BackendError
 from pyaegpu.cli import info, train
 from pyaegpu.cli.errors import UsageError
 from pyaegpu.data import DataError
@@ -15,7 +16,7 @@ from pyaegpu.training import CheckpointError, TrainingError
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-_USER_ERRORS = (UsageError, DataError, CheckpointError, TrainingError)
+_USER_ERRORS = (UsageError, DataError, CheckpointError, TrainingError, BackendError)
 
 
 class _Parser(argparse.ArgumentParser):

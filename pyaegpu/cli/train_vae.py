@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from pyaegpu import data, models
+from pyaegpu import backends, data, models
 from pyaegpu.cli.errors import UsageError
 from pyaegpu.cli.options import pick_device, require
 from pyaegpu.cli.report import Report
@@ -33,6 +33,8 @@ def run_vae(arguments: argparse.Namespace) -> None:
     """Trains, writing checkpoint and metrics after each epoch and the pictures at the end."""
     require(_PACKAGES | ({"sklearn": "scikit-learn"} if arguments.data == "digits" else {}))
     device = pick_device(arguments.device)
+    if not arguments.stock:
+        backends.choose("vae_loss", device)  # a backend that cannot serve is told before the training starts
     dataset = _load(arguments)
     out = _writable_folder(Path(arguments.out or f"runs/vae-{arguments.data}"))
     config = _config(arguments, dataset)

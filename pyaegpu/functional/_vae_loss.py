@@ -115,6 +115,10 @@ def kl_part(
     reduction: str,
 ) -> Tensor:
     mu = tensors[0]
+    if reduction == "none" and _is_channels_last(mu):
+        # Elementwise values keep the memory format of mu: the op sees its channels where they lie, last.
+        moved = _each(tensors, lambda t: t.movedim(1, -1))
+        return kl_part(moved, form, log_eps, bounds, free_bits, reduction).movedim(-1, 1)
     one_sample = mu.dim() < 2 and reduction != "none"
     if one_sample:
         tensors = _each(tensors, lambda t: t.reshape(1, -1))
@@ -129,6 +133,10 @@ def kl_part(
     if one_sample and reduction == "sample":
         return value.squeeze(0)
     return value.reshape(mu.shape) if one_sample and reduction == "dim" else value
+
+
+def _is_channels_last(mu: Tensor) -> bool:
+    return mu.dim() in (4, 5) and not mu.is_contiguous() and mu.movedim(1, -1).is_contiguous()
 
 
 def _bounded(per_latent: Tensor, reduction: str, batch: int) -> Tensor:

@@ -115,12 +115,18 @@ def _vae_loss_in_graph(
     return reconstruction + (args.beta_value if beta is None else beta) * kl, reconstruction, kl
 
 
+_ALGORITHMS = {
+    "reconstruction_loss": "one pass gives the loss and, but for float16 and 'none', its gradient; two-stage sum",
+    "gaussian_kl": "one pass for the value and one for all gradients; two-stage sum",
+    "vae_loss": "one pass gives the loss and, but for float16, the gradient at recon; with free_bits or a mean by "
+    "weight of mse, l1 or smooth_l1 one op for each part",
+}
+
+
 def explain(op: str, device: torch.device) -> backends.Explanation:
     """The backend of a call of this family on ``device`` and the algorithm it takes there."""
     chosen = backends.choose(FAMILY, device)
-    algorithm = "stock PyTorch functions"
-    if chosen != "reference":
-        algorithm = "one pass gives the loss and its gradient; deterministic two-stage sum"
+    algorithm = "stock PyTorch functions" if chosen == "reference" else _ALGORITHMS[op]
     return backends.Explanation(op, chosen, algorithm, backends.refusals(FAMILY, device, chosen))
 
 
@@ -174,7 +180,8 @@ class _Reconstruction(torch.autograd.Function):
                 return (reference.reconstruction_loss(*inputs, *args),)
 
             return *_differentiate(formula, (recon, target, weight), needed, (g,)), None, None, None
-        if grad is not None and not _graph_is_kept():
+        if grad is not None:
+            grad = _to_scale(grad)
             ctx.impl.reconstruction_loss_scale_(grad, g, args.reduction)
         elif needed[0]:
             grad = ctx.impl.reconstruction_loss_bwd(g, recon, target, weight, *args)
@@ -242,7 +249,8 @@ class _VAELoss(torch.autograd.Function):
                 return reference.vae_loss(*tensors, *args)
 
             return *_differentiate(formula, inputs, needed, g), None, None, None
-        if grad is not None and not _graph_is_kept():
+        if grad is not None:
+            grad = _to_scale(grad)
             d_mu, d_logvar = ctx.impl.vae_loss_bwd_stored_(
                 grad, *g, mu, logvar, beta, args.beta_value, args.reduction, *args[4:]
             )
@@ -262,9 +270,9 @@ def _differentiable(plain: tuple[bool, ...], *upstream: Tensor | None) -> bool:
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in upstream)
 
 
-def _graph_is_kept() -> bool:
-    # A stored gradient is scaled in place, which a second backward through the same graph would do twice.
-    return torch._C._autograd._get_current_graph_task_keep_graph()
+def _to_scale(grad: Tensor) -> Tensor:
+    """The stored gradient to scale in place, or a copy where the graph is kept and a second backward will scale it."""
+    return grad.clone() if torch._C._autograd._get_current_graph_task_keep_graph() else grad
 
 
 def _differentiate(

@@ -112,12 +112,17 @@ def _stock_loss(recon: Tensor, target: Tensor, kind: int, threshold: float, redu
 def _binary_cross_entropy(recon: Tensor, target: Tensor, reduction: str) -> Tensor:
     if recon.device.type != "cuda":
         return F.binary_cross_entropy(recon, target, reduction=reduction)
+    loss = _unchecked_binary_cross_entropy(recon, target)
+    return loss.sum() if reduction == "sum" else loss
+
+
+def _unchecked_binary_cross_entropy(recon: Tensor, target: Tensor) -> Tensor:
     # Stock asserts on the device for a value outside [0, 1], which ends the process's use of the GPU: such an element
     # is kept from it and gives NaN instead.
     valid = (recon >= 0) & (recon <= 1) & (target >= 0) & (target <= 1)
     loss = F.binary_cross_entropy(torch.where(valid, recon, 0.5), torch.where(valid, target, 0.5), reduction="none")
-    loss = torch.where(valid, loss, recon * math.nan)
-    return loss.sum() if reduction == "sum" else loss
+    # The branch not taken must be finite too: 0 * NaN in its gradient would reach the valid elements.
+    return torch.where(valid, loss, torch.where(valid, 0.0, recon) * math.nan)
 
 
 def _log_variance(spread: Tensor, form: int, lo: float, hi: float, log_eps: float) -> Tensor:

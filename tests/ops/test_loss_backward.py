@@ -227,3 +227,15 @@ def test_multi_threaded_backward(device):
     total = sum(pyaegpu.reconstruction_loss(recon * k, target, "mse") * k for k in (1.0, 2.0, 3.0))
     stock = sum(oracle.reconstruction(recon * k, target, "mse") * k for k in (1.0, 2.0, 3.0))
     torch.testing.assert_close(torch.autograd.grad(total, recon), torch.autograd.grad(stock, recon))
+
+
+def test_kept_and_last_backward_round_alike():
+    x = torch.rand(64, 33, dtype=torch.bfloat16, requires_grad=True)
+    mu, logvar = torch.randn(2, 64, 5)
+    target = torch.rand_like(x)
+    for loss in (
+        pyaegpu.reconstruction_loss(x, target, "mse", reduction="mean") * 3,
+        pyaegpu.vae_loss(x, target, mu, logvar, kind="bce_logits") * 0.37,
+    ):
+        first = torch.autograd.grad(loss, x, retain_graph=True)[0]
+        assert torch.equal(first, torch.autograd.grad(loss, x)[0])

@@ -208,3 +208,12 @@ def test_an_empty_batch_writes_its_outputs(device, shape, nan_filled):
     assert pyaegpu.gaussian_kl(mu, logvar, reduction="sum") == 0
     assert pyaegpu.vae_loss(mu, logvar, mu, logvar, kind="mse") == 0
     assert pyaegpu.gaussian_kl(mu, logvar, reduction="dim").isnan().all()
+
+
+def test_elementwise_kl_keeps_the_memory_format():
+    mu, logvar = (torch.randn(3, 5, 4, 2).to(memory_format=torch.channels_last).requires_grad_() for _ in range(2))
+    value = pyaegpu.gaussian_kl(mu, logvar, reduction="none")
+    assert value.stride() == mu.stride()
+    torch.testing.assert_close(value, 0.5 * (mu**2 + logvar.exp() - 1 - logvar), atol=1e-5, rtol=1e-5)
+    for grad in torch.autograd.grad(value.sum(), (mu, logvar)):
+        assert grad.stride() == mu.stride()
