@@ -23,13 +23,13 @@ class BackendError(RuntimeError):
     """A backend that was asked for by name cannot serve the call."""
 
 
-def _checked(name: str, source: str) -> str:
+def _check(name: str, source: str, error: type[Exception]) -> None:
     if name not in NAMES:
-        raise ValueError(f"{source} must be one of {', '.join(NAMES)}; got {name!r}")
-    return name
+        raise error(f"{source} must be one of {', '.join(NAMES)}; got {name!r}")
 
 
-# A plain global: torch.compile can guard on it, which it cannot on a ContextVar.
+# A plain global: torch.compile can guard on it, which it cannot on a ContextVar. The environment's name is checked by
+# the first call, so that an import never fails and the command line can say what is wrong.
 _selected = os.environ.get("PYAEGPU_BACKEND", "auto")
 
 
@@ -46,7 +46,8 @@ class backend:
 
     def __init__(self, name: str) -> None:
         global _selected
-        self._name = _checked(name, "name")
+        _check(name, "name", ValueError)
+        self._name = name
         self._previous = [_selected]
         _selected = name
 
@@ -97,8 +98,7 @@ def choose(family: str, device: torch.device) -> str:
     """
     if _selected == "auto":
         return _automatic(family, device.type, device.index)
-    if _selected not in NAMES:
-        raise BackendError(f"PYAEGPU_BACKEND must be one of {', '.join(NAMES)}; got {_selected!r}")
+    _check(_selected, "PYAEGPU_BACKEND", BackendError)
     reason = _refusal_now(_selected, device.type)
     if reason is not None:
         raise BackendError(f"backend {_selected!r} was selected but cannot run {family} here: {reason}")
