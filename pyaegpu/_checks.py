@@ -8,6 +8,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+_FULL = (torch.float32, torch.float64)
+
 
 def floating(**tensors: object) -> None:
     """Each argument is a floating-point tensor."""
@@ -18,6 +20,12 @@ def floating(**tensors: object) -> None:
             raise RuntimeError(f"{name} must have a floating-point dtype, got {tensor.dtype}")
 
 
+def instance(name: str, value: object, kind: type) -> None:
+    """``value`` is a ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__module__}.{kind.__qualname__}, got {type(value).__name__}")
+
+
 def alike(name: str, tensor: Tensor, reference_name: str, reference: Tensor) -> None:
     """``tensor`` has the shape and the device of ``reference``."""
     if tensor.shape != reference.shape:
@@ -25,6 +33,18 @@ def alike(name: str, tensor: Tensor, reference_name: str, reference: Tensor) -> 
             f"{name} must have the shape of {reference_name}, {tuple(reference.shape)}; got {tuple(tensor.shape)}"
         )
     same_device(name, tensor, reference_name, reference)
+
+
+def are_plain(a: object, b: object) -> bool:
+    """Whether two arguments are tensors of one shape, device and full-precision dtype: the case without a remark."""
+    return (
+        isinstance(a, Tensor)
+        and isinstance(b, Tensor)
+        and a.dtype in _FULL
+        and b.dtype == a.dtype
+        and a.shape == b.shape
+        and a.device == b.device
+    )
 
 
 def same_device(name: str, tensor: Tensor, reference_name: str, reference: Tensor) -> None:
@@ -67,6 +87,19 @@ def one_dtype(named: dict[str, Tensor]) -> list[Tensor]:
         return [t.to(widest) for t in tensors]
     given = ", ".join(f"{name}: {t.dtype}" for name, t in named.items())
     raise RuntimeError(f"{', '.join(named)} must have one dtype outside autocast; got {given}")
+
+
+def promoted(tensors: Sequence[Tensor], exponential: bool) -> list[Tensor]:
+    """The tensors in the dtype that stock PyTorch's elementwise functions give them together.
+
+    ``exponential``: an exp is among those functions, which autocast takes to float32 on a GPU.
+    """
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    if exponential and tensors[0].is_cuda and dtype.itemsize < 4 and autocasts(tensors[0]):
+        dtype = torch.float32
+    return [t.to(dtype) for t in tensors]
 
 
 def autocasts(tensor: Tensor) -> bool:

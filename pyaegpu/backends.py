@@ -19,6 +19,10 @@ NAMES = ("auto", "cuda", "triton", "cpu", "reference")
 MEASURED: dict[tuple[str, tuple[int, int]], tuple[str, ...]] = {}
 
 
+# Families that a backend has no kernels of.
+_UNSERVED = {("corrupt", "cuda"): "it has no kernels of corrupt; triton has"}
+
+
 class BackendError(RuntimeError):
     """A backend that was asked for by name cannot serve the call."""
 
@@ -99,24 +103,31 @@ def choose(family: str, device: torch.device) -> str:
     if _selected == "auto":
         return _automatic(family, device.type, device.index)
     _check(_selected, "PYAEGPU_BACKEND", BackendError)
-    reason = _refusal_now(_selected, device.type)
+    reason = _refusal_now(_selected, family, device.type)
     if reason is not None:
         raise BackendError(f"backend {_selected!r} was selected but cannot run {family} here: {reason}")
     return _selected
 
 
-def first_available(names: tuple[str, ...], wanted_by: str) -> str:
-    """The first of ``names`` that is there.
+def first_available(names: tuple[str, ...], family: str, wanted_by: str) -> str:
+    """The first of ``names`` that is there and has kernels of ``family``.
 
     Raises:
         RuntimeError: if none is, with the reasons.
     """
-    reasons = {name: _missing(name) for name in names}
+    reasons = {name: _missing(name) or _UNSERVED.get((family, name)) for name in names}
     for name, reason in reasons.items():
         if reason is None:
             return name
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise BackendError(f"{wanted_by} needs one of the backends {', '.join(names)}; {listed}")
+
+
+def explain(family: str, op: str, device: torch.device, algorithm: str) -> Explanation:
+    """The backend of a call of ``op`` on ``device``; ``algorithm`` is that of the kernels."""
+    chosen = choose(family, device)
+    algorithm = "stock PyTorch functions" if chosen == "reference" else algorithm
+    return Explanation(op, chosen, algorithm, refusals(family, device, chosen))
 
 
 def refusals(family: str, device: torch.device, chosen: str) -> dict[str, str]:
@@ -125,7 +136,7 @@ def refusals(family: str, device: torch.device, chosen: str) -> dict[str, str]:
     for name in NAMES:
         if name in ("auto", chosen):
             continue
-        reason = _refusal(name, device.type)
+        reason = _refusal(name, family, device.type)
         if reason is None:
             reason = _not_preferred(name, family, device)
         reasons[name] = reason
@@ -138,8 +149,8 @@ def _automatic(family: str, device_type: str, index: int | None) -> str:
 
 
 @torch.compiler.assume_constant_result
-def _refusal_now(name: str, device_type: str) -> str | None:
-    return _refusal(name, device_type)
+def _refusal_now(name: str, family: str, device_type: str) -> str | None:
+    return _refusal(name, family, device_type)
 
 
 @functools.cache
@@ -152,8 +163,8 @@ def _measured_choice(family: str, device_type: str, index: int | None) -> str:
     return next((name for name in measured if _missing(name) is None), "reference")
 
 
-def _refusal(name: str, device_type: str) -> str | None:
-    missing = _missing(name)
+def _refusal(name: str, family: str, device_type: str) -> str | None:
+    missing = _missing(name) or _UNSERVED.get((family, name))
     if missing is not None or name == "reference":
         return missing
     if name == "cpu" and device_type != "cpu":

@@ -95,20 +95,6 @@ void with_form(const GaussianKL& call, const F& f) {
   }
 }
 
-// Values [begin, begin + n) of a tensor in rows, in the accumulator type.
-template <typename T, typename A>
-const A* load_rows(const Rows& rows, int64_t begin, int64_t n, A* buffer) {
-  const T* data = rows.tensor.template const_data_ptr<T>();
-  if (rows.contiguous()) return load(data + begin, buffer, n);
-  for (int64_t i = begin, end = begin + n; i < end;) {
-    const int64_t row = i / rows.width, column = i % rows.width;
-    const int64_t stop = std::min((row + 1) * rows.width, end);
-    widen(data + row * rows.stride + column, buffer + (i - begin), stop - i);
-    i = stop;
-  }
-  return buffer;
-}
-
 template <typename T, typename A>
 struct KLTile {
   A buffers[4][kTile];

@@ -86,6 +86,20 @@ const A* load(const T* from, A* buffer, int64_t n) {
   }
 }
 
+// Values [begin, begin + n) of a tensor in rows, in the accumulator type.
+template <typename T, typename A>
+const A* load_rows(const Rows& rows, int64_t begin, int64_t n, A* buffer) {
+  const T* data = rows.tensor.template const_data_ptr<T>();
+  if (rows.contiguous()) return load(data + begin, buffer, n);
+  for (int64_t i = begin, end = begin + n; i < end;) {
+    const int64_t row = i / rows.width, column = i % rows.width;
+    const int64_t stop = std::min((row + 1) * rows.width, end);
+    widen(data + row * rows.stride + column, buffer + (i - begin), stop - i);
+    i = stop;
+  }
+  return buffer;
+}
+
 // Where to write n results: the output itself where the types agree, else `buffer`, which `store`
 // narrows.
 template <typename T, typename A>

@@ -5,37 +5,10 @@
 
 #include "gaussian_kl.h"
 #include "reconstruction.h"
+#include "results.h"
 
 namespace pyaegpu::cpu {
 namespace {
-
-using MaybeTensor = std::optional<Tensor>;
-
-// `values` as a tensor in the accumulator's dtype: 0-d for a total, else one for each row.
-Tensor as_result(const std::vector<double>& values, const Tensor& like, int64_t reduction) {
-  std::vector<int64_t> shape;
-  if (reduction == kRows) shape.push_back(values.size());
-  const ScalarType dtype = accumulator(like.scalar_type());
-  Tensor result = new_empty(like, shape, dtype);
-  dispatch(dtype, [&](auto zero) {
-    using A = decltype(zero);
-    A* out = result.mutable_data_ptr<A>();
-    for (size_t i = 0; i < values.size(); ++i) out[i] = static_cast<A>(values[i]);
-  });
-  return result;
-}
-
-// An upstream gradient of one value for each of `rows`, as doubles; zeros where there is none.
-std::vector<double> upstream_rows(const MaybeTensor& g, int64_t rows) {
-  std::vector<double> values(rows, 0.0);
-  if (!g) return values;
-  const int64_t stride = g->dim() == 0 ? 0 : g->stride(0);
-  dispatch(g->scalar_type(), [&](auto zero) {
-    const auto* data = g->const_data_ptr<decltype(zero)>();
-    for (int64_t r = 0; r < rows; ++r) values[r] = static_cast<double>(data[r * stride]);
-  });
-  return values;
-}
 
 std::vector<double> added(std::vector<double> a, const std::vector<double>& b) {
   for (size_t i = 0; i < a.size(); ++i) a[i] += b[i];
@@ -45,8 +18,6 @@ std::vector<double> added(std::vector<double> a, const std::vector<double>& b) {
 double beta_of(const MaybeTensor& beta, double value) {
   return beta ? upstream_rows(beta, 1)[0] : value;
 }
-
-Tensor none_like(const Tensor& t) { return new_empty(t, {0}, t.scalar_type()); }
 
 std::tuple<Tensor, Tensor> reconstruction_loss_fwd(Tensor recon, Tensor target, MaybeTensor weight,
                                                    int64_t kind, double threshold,

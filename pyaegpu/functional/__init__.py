@@ -1,6 +1,19 @@
 """The public functions, one module per family: each checks its arguments and hands them to its ops."""
 
+from pyaegpu.functional.corrupt import corrupt
 from pyaegpu.functional.explain import explain
+from pyaegpu.functional.penalties import contractive_penalty, sparsity_penalty
+from pyaegpu.functional.reparameterize import reparameterize, reparameterize_kl
 from pyaegpu.functional.vae_loss import gaussian_kl, reconstruction_loss, vae_loss
 
-__all__ = ["explain", "gaussian_kl", "reconstruction_loss", "vae_loss"]
+__all__ = [
+    "contractive_penalty",
+    "corrupt",
+    "explain",
+    "gaussian_kl",
+    "reconstruction_loss",
+    "reparameterize",
+    "reparameterize_kl",
+    "sparsity_penalty",
+    "vae_loss",
+]

@@ -8,9 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from pyaegpu import backends
-from pyaegpu.ops import vae_loss
+from pyaegpu.functional import penalties
+from pyaegpu.ops import corrupt, reparameterize, vae_loss
 
-_FAMILIES = {name: vae_loss for name in ("gaussian_kl", "reconstruction_loss", "vae_loss")}
+_OPS = {
+    vae_loss: ("gaussian_kl", "reconstruction_loss", "vae_loss"),
+    reparameterize: ("reparameterize", "reparameterize_kl"),
+    corrupt: ("corrupt",),
+    penalties: ("contractive_penalty", "sparsity_penalty"),
+}
+_FAMILIES: dict[str, Any] = {name: family for family, names in _OPS.items() for name in names}
 
 
 def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> backends.Explanation:

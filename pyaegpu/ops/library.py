@@ -65,7 +65,7 @@ def _chooser(family: str, op: str) -> Callable[..., Any]:
         name = backends.choose(family, device)
         if name == "reference":
             # The graph took a kernel when it was compiled; by now another backend may be selected, or none measured.
-            name = backends.first_available(("cuda", "triton"), f"pyaegpu::{op} of a compiled graph")
+            name = backends.first_available(("cuda", "triton"), family, f"pyaegpu::{op} of a compiled graph")
         return getattr(implementation(family, name), op)(*args)
 
     return choose

@@ -1,13 +1,7 @@
-"""The loss family as autograd ops: the choice of backend and the derivatives in eager.
-
-Eager calls an ``autograd.Function`` that calls the chosen backend directly. While a graph is compiled, exported or
-traced the registered op is called, and inside a functorch transform the reference formula: ``register_autograd`` alone
-breaks ``torch.func.grad``, and a Function alone gives zeros under ``compile(func.grad)``.
-"""
+"""The loss family as autograd ops: the choice of backend and the derivatives in eager."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +9,7 @@ from torch import Tensor
 
 from pyaegpu import backends
 from pyaegpu.ops import library
+from pyaegpu.ops.eager import differentiable, differentiate, route_of, split_factor
 from pyaegpu.ops.vae_loss_graph import FAMILY, where_given
 from pyaegpu.reference import vae_loss as reference
 from pyaegpu.reference.vae_loss import NONE
@@ -54,11 +49,11 @@ class VAEArgs(NamedTuple):
 
 def reconstruction_loss(recon: Tensor, target: Tensor, weight: Tensor | None, args: ReconstructionArgs) -> Tensor:
     """Reconstruction loss of tensors of one shape and dtype; sums come in the accumulator's dtype."""
-    route = _route(recon.device, target, weight)
+    route = route_of(FAMILY, recon.device, target, weight)
     if route is None:
         return reference.reconstruction_loss(recon, target, weight, *args)
     if route == "graph":
-        op_args, factor = _split_factor(args)
+        op_args, factor = split_factor(args, args.reduction == NONE)
         return torch.ops.pyaegpu.reconstruction_loss_fwd(recon, target, weight, *op_args, False)[0] * factor
     store = args.reduction != NONE and _stores(recon)
     return _Reconstruction.apply(recon, target, weight, library.implementation(FAMILY, route), args, store)
@@ -66,11 +61,11 @@ def reconstruction_loss(recon: Tensor, target: Tensor, weight: Tensor | None, ar
 
 def gaussian_kl(mu: Tensor, spread: Tensor, mu2: Tensor | None, logvar2: Tensor | None, args: KLArgs) -> Tensor:
     """KL divergence of diagonal Gaussians, in the accumulator's dtype."""
-    route = _route(mu.device)
+    route = route_of(FAMILY, mu.device)
     if route is None:
         return reference.gaussian_kl(mu, spread, mu2, logvar2, *args)
     if route == "graph":
-        op_args, factor = _split_factor(args)
+        op_args, factor = split_factor(args, args.reduction == NONE)
         return torch.ops.pyaegpu.gaussian_kl_fwd(mu, spread, mu2, logvar2, *op_args) * factor
     return _GaussianKL.apply(mu, spread, mu2, logvar2, library.implementation(FAMILY, route), args)
 
@@ -85,19 +80,13 @@ def vae_loss(
     args: VAEArgs,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``(loss, reconstruction, kl)`` in the accumulator's dtype, in one op."""
-    route = _route(recon.device, target, weight)
+    route = route_of(FAMILY, recon.device, target, weight)
     if route is None:
         return reference.vae_loss(recon, target, weight, mu, logvar, beta, *args)
     if route == "graph":
         return _vae_loss_in_graph(recon, target, weight, mu, logvar, beta, args)
     impl = library.implementation(FAMILY, route)
     return _VAELoss.apply(recon, target, weight, mu, logvar, beta, impl, args, _stores(recon))
-
-
-def _split_factor(args: Any) -> tuple[Any, float]:
-    """The op's arguments with a factor of 1, and the factor: an op specialises a graph on its numbers, and a factor
-    that divides by the batch size would have it compiled anew for each."""
-    return (args, 1.0) if args.reduction == NONE else (args._replace(factor=1.0), args.factor)
 
 
 def _vae_loss_in_graph(
@@ -125,28 +114,7 @@ _ALGORITHMS = {
 
 def explain(op: str, device: torch.device) -> backends.Explanation:
     """The backend of a call of this family on ``device`` and the algorithm it takes there."""
-    chosen = backends.choose(FAMILY, device)
-    algorithm = "stock PyTorch functions" if chosen == "reference" else _ALGORITHMS[op]
-    return backends.Explanation(op, chosen, algorithm, backends.refusals(FAMILY, device, chosen))
-
-
-def _route(device: torch.device, *plain: Tensor | None) -> str | None:
-    """A backend to call now, "graph" for the registered op, or None for the reference formula.
-
-    ``plain`` are inputs whose gradient no kernel computes: where one needs it, a compiled graph takes the formula.
-    """
-    if torch._C._are_functorch_transforms_active():
-        return None
-    chosen = backends.choose(FAMILY, device)
-    if chosen == "reference":
-        return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return None if _needs_grad(plain) else "graph"
-    return chosen
-
-
-def _needs_grad(tensors: tuple[Tensor | None, ...]) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return backends.explain(FAMILY, op, device, _ALGORITHMS[op])
 
 
 def _stores(recon: Tensor) -> bool:
@@ -174,12 +142,12 @@ class _Reconstruction(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         recon, target, weight, grad = ctx.saved_tensors
         needed, args = ctx.needs_input_grad[:3], ctx.args
-        if _differentiable(needed[1:], g):
+        if differentiable(needed[1:], g):
 
             def formula(*inputs: Any) -> tuple[Tensor]:
                 return (reference.reconstruction_loss(*inputs, *args),)
 
-            return *_differentiate(formula, (recon, target, weight), needed, (g,)), None, None, None
+            return *differentiate(formula, (recon, target, weight), needed, (g,)), None, None, None
         if grad is not None:
             grad = _to_scale(grad)
             ctx.impl.reconstruction_loss_scale_(grad, g, args.reduction)
@@ -206,12 +174,12 @@ class _GaussianKL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         inputs, args = ctx.saved_tensors, ctx.args
-        if _differentiable((), g):
+        if differentiable((), g):
 
             def formula(*tensors: Any) -> tuple[Tensor]:
                 return (reference.gaussian_kl(*tensors, *args),)
 
-            return *_differentiate(formula, inputs, ctx.needs_input_grad[:4], (g,)), None, None
+            return *differentiate(formula, inputs, ctx.needs_input_grad[:4], (g,)), None, None
         grads = ctx.impl.gaussian_kl_bwd(g, *inputs, *args)
         return *where_given(inputs, grads), None, None
 
@@ -243,12 +211,12 @@ class _VAELoss(torch.autograd.Function):
         *inputs, kl, grad = ctx.saved_tensors
         mu, logvar, beta = inputs[3:]
         needed, args = ctx.needs_input_grad[:6], ctx.args
-        if _differentiable(needed[1:3], *g):
+        if differentiable(needed[1:3], *g):
 
             def formula(*tensors: Any) -> tuple[Tensor, ...]:
                 return reference.vae_loss(*tensors, *args)
 
-            return *_differentiate(formula, inputs, needed, g), None, None, None
+            return *differentiate(formula, inputs, needed, g), None, None, None
         if grad is not None:
             grad = _to_scale(grad)
             d_mu, d_logvar = ctx.impl.vae_loss_bwd_stored_(
@@ -263,44 +231,6 @@ class _VAELoss(torch.autograd.Function):
         return grad, None, None, d_mu, d_logvar, d_beta, None, None, None
 
 
-def _differentiable(plain: tuple[bool, ...], *upstream: Tensor | None) -> bool:
-    """Whether this backward must itself be differentiable or batched, or yield gradients that no kernel computes."""
-    if torch.is_grad_enabled() or any(plain) or torch._C._are_functorch_transforms_active():
-        return True
-    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in upstream)
-
-
 def _to_scale(grad: Tensor) -> Tensor:
     """The stored gradient to scale in place, or a copy where the graph is kept and a second backward will scale it."""
     return grad.clone() if torch._C._autograd._get_current_graph_task_keep_graph() else grad
-
-
-def _differentiate(
-    formula: Callable[..., tuple[Tensor, ...]],
-    inputs: tuple[Tensor | None, ...] | list[Tensor | None],
-    needed: tuple[bool, ...],
-    upstream: tuple[Tensor | None, ...],
-) -> list[Tensor | None]:
-    """Gradients by differentiating the reference formula, connected to the inputs where grad mode is on."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # A view of each input: the same tensor given as two arguments must get two gradients.
-        copies = [_branch(t, create_graph, need) for t, need in zip(inputs, needed, strict=True)]
-        pairs = [(o, g) for o, g in zip(formula(*copies), upstream, strict=True) if g is not None]
-    wanted = [t for t, need in zip(copies, needed, strict=True) if need and t is not None]
-    grads = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs],
-            wanted,
-            [g for _, g in pairs],
-            create_graph=create_graph,
-            allow_unused=True,
-        )
-    )
-    return [next(grads) if need else None for need in needed]
-
-
-def _branch(tensor: Tensor | None, create_graph: bool, needed: bool) -> Tensor | None:
-    if tensor is None or not needed:
-        return tensor
-    return tensor.view_as(tensor) if create_graph else tensor.detach().requires_grad_()
