@@ -74,6 +74,13 @@ def floor_at(x, bound):
 
 
 @triton.jit
+def clamp(x, lo, hi):
+    """x, lo below lo, hi above hi; NaN stays NaN."""
+    low = floor_at(x, lo)
+    return tl.where(low > hi, hi, low)
+
+
+@triton.jit
 def reconstruction(x, t, threshold, KIND: tl.constexpr):
     """The loss of one element and its derivative at x."""
     diff = x - t
@@ -118,11 +125,19 @@ def expm1_minus(d):
 
 
 @triton.jit
+def exp_parts(x):
+    """exp(x), expm1(x), and expm1(x) - x without cancellation."""
+    e = exp(x)
+    small = tl.abs(x) < 0.5
+    series = expm1_minus(x)
+    return e, tl.where(small, series + x, e - 1.0), tl.where(small, series, e - (x + 1.0))
+
+
+@triton.jit
 def log_variance(spread, lo, hi, log_eps, FORM: tl.constexpr):
     """log variance of q, and the variance inside the logarithm (for LOGVAR, which has none, spread)."""
     if FORM == LOGVAR:
-        low = floor_at(spread, lo)
-        return tl.where(low > hi, hi, low), spread
+        return clamp(spread, lo, hi), spread
     if FORM == STD:
         square = spread * spread
         size = tl.abs(spread)

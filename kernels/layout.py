@@ -4,7 +4,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
+import triton.language as tl
 from torch import Tensor
+
+TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 # One or two waves on a large GPU, and few enough partial sums for the second stage.
 TOTAL_PROGRAMS = 2048
@@ -66,12 +69,17 @@ class Rows(NamedTuple):
 
 
 class Latents(NamedTuple):
-    """The operands of the KL as [rows, cols], with the distance between the rows of each."""
+    """The operands of an op on Gaussians as [rows, cols], with the distance between the rows of each."""
 
     tensors: tuple[Tensor | None, ...]
     strides: tuple[int, ...]
     rows: int
     cols: int
+
+    @property
+    def whole_quads(self) -> bool:
+        """Every row starts at a multiple of four elements, as every tile does within its row."""
+        return self.rows <= 1 or self.cols % 4 == 0
 
 
 def accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
@@ -130,3 +138,20 @@ def latents(flat: bool, mu: Tensor, *others: Tensor | None) -> Latents:
         rows, cols = 1, rows * cols
     tensors = tuple(None if view is None else view.tensor for view in views)
     return Latents(tensors, tuple(cols if view is None else view.stride for view in views), rows, cols)
+
+
+def cut_latents(q: Latents, acc: torch.dtype) -> Plan:
+    return plan(q.rows, q.cols, tiles_for(acc, (q.cols, *q.strides), q.tensors))
+
+
+def row_stride(g: Tensor | None) -> int:
+    """Distance between the rows' upstream gradients; 0 where one serves all."""
+    return g.stride(0) if g is not None and g.dim() else 0
+
+
+def absent(like: Tensor) -> Tensor:
+    return like.new_empty(0)
+
+
+def contiguous_like(t: Tensor) -> Tensor:
+    return torch.empty_like(t, memory_format=torch.contiguous_format)

@@ -7,21 +7,26 @@ gradients and a tensor beta.
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from .layout import (
+    TRITON_DTYPES,
     WARPS,
     Latents,
     Plan,
+    absent,
     accumulation_dtype,
+    contiguous_like,
+    cut_latents,
     dense,
     latents,
     on_device,
     plan,
+    row_stride,
     strided_like,
     tiles_for,
 )
+from .sums import ONE_ROW_SUM_TILE, ROWS_SUM_TILE, reduced
 from .vae_loss_kernels import (
     kl_bwd_kernel,
     kl_columns_kernel,
@@ -29,7 +34,6 @@ from .vae_loss_kernels import (
     reconstruction_bwd_kernel,
     reconstruction_fwd_kernel,
     scale_kernel,
-    sum_kernel,
     vae_bwd_kernel,
     vae_fwd_kernel,
     vae_sum_kernel,
@@ -37,10 +41,6 @@ from .vae_loss_kernels import (
 
 NONE, TOTAL, ROWS, COLUMNS = range(4)
 
-TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
-
-ONE_ROW_SUM_TILE = (1, 1024)
-ROWS_SUM_TILE = (32, 32)
 COLUMNS_STEPS, COLUMNS_SPLITS = 4, 128  # of the column sums: tiles of a program at least; programs at most
 
 
@@ -57,35 +57,6 @@ def _operands(
 def _cut(rows: bool, acc: torch.dtype, recon: Tensor, *others: Tensor | None) -> Plan:
     shape = (recon.shape[0], recon.shape[1:].numel()) if rows else (1, recon.numel())
     return plan(*shape, tiles_for(acc, shape[1:], (recon, *others)))
-
-
-def _cut_latents(q: Latents, acc: torch.dtype) -> Plan:
-    return plan(q.rows, q.cols, tiles_for(acc, (q.cols, *q.strides), q.tensors))
-
-
-def _absent(like: Tensor) -> Tensor:
-    return like.new_empty(0)
-
-
-def _row_stride(g: Tensor | None) -> int:
-    """Distance between the rows' upstream gradients; 0 where one serves all."""
-    return g.stride(0) if g is not None and g.dim() else 0
-
-
-def _reduced(partial: Tensor, shape: tuple[int, ...] | torch.Size, by_column: bool = False) -> Tensor:
-    """The sums of the partial sums, [rows, count] or, by_column, [count, columns]."""
-    count, rows = partial.shape if by_column else reversed(partial.shape)
-    if count == 1:
-        return partial.reshape(shape)
-    out = partial.new_empty(rows)
-    b_rows, b_cols = ONE_ROW_SUM_TILE if rows == 1 else ROWS_SUM_TILE
-    strides = (1, rows) if by_column else (count, 1)
-    acc = partial.dtype
-    if rows:
-        sum_kernel[(triton.cdiv(rows, b_rows),)](
-            partial, out, rows, count, *strides, TRITON_DTYPES[acc], b_rows, b_cols, num_warps=WARPS
-        )
-    return out.reshape(shape)
 
 
 def reconstruction_loss_fwd(
@@ -110,8 +81,8 @@ def reconstruction_loss_fwd(
                 kind, TRITON_DTYPES[acc], *cut.tile, num_warps=WARPS,
             )  # fmt: skip
         if partial is not None:
-            value = _reduced(partial, recon.shape[:1] if reduction == ROWS else ())
-    return value, _absent(recon) if grad is None else grad
+            value = reduced(partial, recon.shape[:1] if reduction == ROWS else ())
+    return value, absent(recon) if grad is None else grad
 
 
 def reconstruction_loss_bwd(
@@ -132,7 +103,7 @@ def reconstruction_loss_bwd(
             g = strided_like(g, recon)
         if cut.programs:
             reconstruction_bwd_kernel[(cut.programs,)](
-                g, recon, target, weight, grad, _row_stride(g), *cut.sizes, threshold, factor,
+                g, recon, target, weight, grad, row_stride(g), *cut.sizes, threshold, factor,
                 kind, reduction == NONE, TRITON_DTYPES[acc], *cut.tile, num_warps=WARPS,
             )  # fmt: skip
     return grad
@@ -145,7 +116,7 @@ def reconstruction_loss_scale_(grad: Tensor, g: Tensor, reduction: int) -> None:
     with on_device(grad):
         if cut.programs:
             scale_kernel[(cut.programs,)](
-                g, grad, _row_stride(g), *cut.sizes, TRITON_DTYPES[acc], *cut.tile, num_warps=WARPS
+                g, grad, row_stride(g), *cut.sizes, TRITON_DTYPES[acc], *cut.tile, num_warps=WARPS
             )
 
 
@@ -173,7 +144,7 @@ def gaussian_kl_fwd(
         q = latents(reduction in (NONE, TOTAL), mu, spread, mu2, logvar2)
         if reduction == COLUMNS:
             return _kl_columns(q, mu.shape[1:], acc, form, (lo, hi, log_eps, factor))
-        cut = _cut_latents(q, acc)
+        cut = cut_latents(q, acc)
         value = torch.empty(mu.shape, dtype=acc, device=mu.device) if reduction == NONE else None
         partial_shape = (cut.rows, cut.splits) if reduction == ROWS else (1, max(1, cut.programs))
         partial = mu.new_empty(partial_shape, dtype=acc) if value is None else None
@@ -182,7 +153,7 @@ def gaussian_kl_fwd(
                 *q.tensors, value, partial, *q.strides, *cut.sizes, lo, hi, log_eps, factor,
                 form, reduction == ROWS, TRITON_DTYPES[acc], *cut.tile, num_warps=WARPS,
             )  # fmt: skip
-        return _reduced(partial, mu.shape[:1] if reduction == ROWS else ()) if value is None else value
+        return reduced(partial, mu.shape[:1] if reduction == ROWS else ()) if value is None else value
 
 
 def _kl_columns(
@@ -198,7 +169,7 @@ def _kl_columns(
             *q.tensors, partial, *q.strides, q.rows, q.cols, span, *numbers,
             form, TRITON_DTYPES[acc], b_rows, b_cols, num_warps=WARPS,
         )  # fmt: skip
-    return _reduced(partial, shape, by_column=True)
+    return reduced(partial, shape, by_column=True)
 
 
 def gaussian_kl_bwd(
@@ -217,9 +188,9 @@ def gaussian_kl_bwd(
     acc = accumulation_dtype(mu, spread, mu2, logvar2)
     with on_device(mu):
         q = latents(reduction in (NONE, TOTAL), mu, spread, mu2, logvar2)
-        cut = _cut_latents(q, acc)
-        grads = tuple(None if t is None else _contiguous_like(t) for t in (mu, spread, mu2, logvar2))
-        g_stride = _row_stride(g)
+        cut = cut_latents(q, acc)
+        grads = tuple(None if t is None else contiguous_like(t) for t in (mu, spread, mu2, logvar2))
+        g_stride = row_stride(g)
         if reduction in (NONE, COLUMNS):
             g = g.contiguous()
         if cut.programs:
@@ -227,12 +198,8 @@ def gaussian_kl_bwd(
                 g, *q.tensors, *grads, g_stride, *q.strides, *cut.sizes, lo, hi, log_eps, factor,
                 form, reduction, TRITON_DTYPES[acc], *cut.tile, num_warps=WARPS,
             )  # fmt: skip
-    dmu, dspread, dmu2, dlogvar2 = (_absent(mu) if grad is None else grad for grad in grads)
+    dmu, dspread, dmu2, dlogvar2 = (absent(mu) if grad is None else grad for grad in grads)
     return dmu, dspread, dmu2, dlogvar2
-
-
-def _contiguous_like(t: Tensor) -> Tensor:
-    return torch.empty_like(t, memory_format=torch.contiguous_format)
 
 
 def vae_loss_fwd(
@@ -256,7 +223,7 @@ def vae_loss_fwd(
     with on_device(recon):
         recon, target, weight, x = _operands(recon, target, weight, per_row, acc)
         q = latents(not per_row, mu, logvar)
-        z = _cut_latents(q, acc)
+        z = cut_latents(q, acc)
         grad = torch.empty_like(recon) if store_grad else None
         rows, kl_count = (x.rows, z.splits) if per_row else (1, z.programs)
         recon_partial = recon.new_empty((rows, x.splits), dtype=acc)
@@ -274,7 +241,7 @@ def vae_loss_fwd(
                 recon_partial, kl_partial, beta, loss, recon_loss, kl, rows, x.splits, kl_count, beta_value,
                 TRITON_DTYPES[acc], b_rows, b_cols, num_warps=WARPS,
             )  # fmt: skip
-    return loss, recon_loss, kl, _absent(recon) if grad is None else grad
+    return loss, recon_loss, kl, absent(recon) if grad is None else grad
 
 
 def vae_loss_bwd(
@@ -342,11 +309,11 @@ def _launch_vae_bwd(
     acc: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     q = latents(reduction == TOTAL, mu, logvar)
-    z = _cut_latents(q, acc)
-    dmu, dlogvar = _contiguous_like(mu), _contiguous_like(logvar)
+    z = cut_latents(q, acc)
+    dmu, dlogvar = contiguous_like(mu), contiguous_like(logvar)
     if x.programs + z.programs:
         vae_bwd_kernel[(x.programs + z.programs,)](
-            *upstream, *map(_row_stride, upstream), *tensors, *q.tensors, dmu, dlogvar, beta, *q.strides,
+            *upstream, *map(row_stride, upstream), *tensors, *q.tensors, dmu, dlogvar, beta, *q.strides,
             x.programs, *x.sizes, *z.sizes, *numbers,
             kind, stored, TRITON_DTYPES[acc], *x.tile, *z.tile, num_warps=WARPS,
         )  # fmt: skip

@@ -4,24 +4,22 @@ import triton
 import triton.language as tl
 
 from .formulas import kl_value
+from .sums import row_sums
+from .tiles import scalar, store, tile_mask
 from .vae_loss_tiles import (
     kl_bwd_tiles,
     kl_fwd_tiles,
     load_latents,
     reconstruction_bwd_tiles,
     reconstruction_fwd_tiles,
-    row_sums,
-    scalar,
     scale_tiles,
-    store,
-    tile_mask,
 )
 
 ROWS = tl.constexpr(2)
 
 # Arguments whose divisibility or value 1 gains nothing: without this a last, smaller batch would recompile.
 COUNTS = [
-    "rows", "splits", "stride_g", "stride_row", "stride", "count",
+    "rows", "splits", "stride_g",
     "x_programs", "x_rows", "x_splits", "kl_rows", "kl_splits", "recon_count", "kl_count",
     "stride_g_loss", "stride_g_recon", "stride_g_kl",
 ]  # fmt: skip
@@ -121,18 +119,6 @@ def kl_bwd_kernel(
         stride_mu, stride_spread, stride_mu2, stride_logvar2, rows, cols, span, splits,
         lo, hi, log_eps, factor, FORM, G_LAYOUT, ACC, B_ROWS, B_COLS,
     )  # fmt: skip
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def sum_kernel(
-    p_partial, p_sum, rows: tl.int64, count: tl.int64, stride_row: tl.int64, stride: tl.int64,
-    ACC: tl.constexpr, B_ROWS: tl.constexpr, B_COLS: tl.constexpr,
-):  # fmt: skip
-    """The second stage: p_sum[row] = sum of p_partial[row * stride_row + i * stride] over i < count."""
-    i_row = tl.program_id(0).to(tl.int64) * B_ROWS
-    o_row = i_row + tl.arange(0, B_ROWS)
-    sums = row_sums(p_partial, i_row, o_row < rows, count, stride_row, stride, ACC, B_ROWS, B_COLS)
-    tl.store(p_sum + o_row, sums, mask=o_row < rows)
 
 
 @triton.jit

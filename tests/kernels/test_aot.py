@@ -1,19 +1,18 @@
 """Every Triton kernel of every configuration compiles for the supported GPUs, in their limits, on any machine."""
 
+import math
 import os
-import sys
-from pathlib import Path
 
+import aot
+import aot_calls
 import pytest
+from pyaegpu.kernels import corrupt, reparameterize
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [
     pytest.mark.aot,
     pytest.mark.skipif(INTERPRETING, reason="Triton compiles nothing where TRITON_INTERPRET=1"),
 ]
-
-sys.path.append(str(Path(__file__).parent))
-import aot  # noqa: E402
 
 SECOND_STAGE = {"sum_kernel", "vae_sum_kernel"}
 
@@ -46,3 +45,21 @@ def test_a_launch_is_compiled_as_recorded():
     launch = next(each for each in aot.launches("bf16") if each.label == "bce_logits sum+grad")
     ptx = aot.compile_launch(launch, 90).ptx
     assert ptx.count("ld.global.v4.b32") == 2 and ptx.count("st.global.v4.b32") == 1
+
+
+@pytest.mark.parametrize("name", ["f32", "f64"])
+def test_seeds_offsets_and_batch_sizes_do_not_recompile(name):
+    x = aot_calls.meta((4, 64), aot_calls.DTYPES[name])
+    numbers = [(1, 1, x), (16, 0, x[:3]), (-(2**63), 2**40, x[:2])]
+    launches = []
+    for seed, offset, like in numbers:
+        apart = like.new_empty(like.shape[0], 128)[:, :64]
+        arguments = (apart, apart, None, None, seed, offset)
+        with aot.recording("", launches):
+            reparameterize.reparameterize_fwd(*arguments, 0, -math.inf, math.inf, False)
+            reparameterize.reparameterize_kl_bwd(apart, None, *arguments, -1.0, 1.0, 1, 1.0, False)
+            corrupt.corrupt_fwd(apart, None, seed, offset, 1, 0.3, 0.0, 1.0)
+    specializations = {}
+    for launch in launches:
+        specializations.setdefault(launch.name, set()).add(aot.specialization(launch, 90))
+    assert all(len(found) == 1 for found in specializations.values()), specializations

@@ -1,55 +1,25 @@
 """The Triton launchers against plain float64 PyTorch, in Triton's interpreter or on a GPU."""
 
 import math
-import os
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accuracy import acc_of, check, layouts, upstream
 from pyaegpu.kernels import layout
 from pyaegpu.kernels import vae_loss as kernels
 from torch import Tensor
 
 # NumPy, under the interpreter, warns of what the formulas mean: log(0), overflow to inf.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+pytestmark = [pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"), pytest.mark.usefixtures("device")]
 
 BCE, LOGITS, MSE, L1, SMOOTH = range(5)
 NONE, TOTAL, ROWS, COLUMNS = range(4)
 LOGVAR, STD, VAR = range(3)
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 INF = float("inf")
 NAN = float("nan")
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 KINDS = [BCE, LOGITS, MSE, L1, SMOOTH]
-
-
-@pytest.fixture(
-    autouse=True,
-    params=[
-        pytest.param(
-            "cpu",
-            marks=[
-                pytest.mark.interpret,
-                pytest.mark.skipif(not INTERPRETING, reason="needs TRITON_INTERPRET=1 when pytest starts"),
-            ],
-        ),
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(INTERPRETING or not torch.cuda.is_available(), reason="needs a GPU"),
-            ],
-        ),
-    ],
-)
-def device(request):
-    """Tensors are made here; memory that no kernel has written is NaN."""
-    torch.manual_seed(0)
-    torch.use_deterministic_algorithms(True)
-    torch.set_default_device(request.param)
-    yield request.param
-    torch.set_default_device(None)
-    torch.use_deterministic_algorithms(False)
 
 
 def test_unwritten_memory_is_nan():
@@ -59,10 +29,6 @@ def test_unwritten_memory_is_nan():
 
 
 # The oracle: stock formulas, in float64 for the truth and in the accumulation dtype for stock's own error.
-
-
-def acc_of(dtype):
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def reduce(loss: Tensor, reduction: int, factor: float) -> Tensor:
@@ -96,49 +62,10 @@ def kl(mu, spread, mu2, logvar2, form, lo, hi, log_eps):
     return 0.5 * (logvar2 - log_var - 1 + (var + (mu - mu2).square()) / logvar2.exp())
 
 
-def differentiate(formula, inputs, dtype, g):
-    """formula's value and gradients with the inputs in dtype; None inputs stay."""
-    leaves = [None if t is None else t.detach().to(dtype).requires_grad_() for t in inputs]
-    value = formula(*leaves)
-    present = [t for t in leaves if t is not None]
-    grads = iter(torch.autograd.grad(value, present, torch.ones_like(value) if g is None else g.to(dtype)))
-    return value.detach(), [None if t is None else next(grads) for t in leaves]
-
-
-def assert_close(ours: Tensor, truth: Tensor, stock: Tensor) -> None:
-    """At most twice stock's error, besides a few roundings of the result (the interpreter truncates to bfloat16)."""
-    assert ours.shape == truth.shape
-    if not truth.numel():
-        return
-    truth = truth.double()
-    half = ours.dtype in (torch.float16, torch.bfloat16)
-    eps = torch.finfo(ours.dtype).eps * (1.5 if half else 8)
-    stock_error = (stock.to(ours.dtype).double() - truth).abs().nan_to_num().amax()
-    scale = truth.abs().mean() + (ours.dtype == torch.float64)
-    error = (ours.double() - truth).abs()
-    assert (error <= 2 * stock_error + eps * (truth.abs() + scale)).all(), (ours, truth)
-
-
-def check(formula, inputs, outputs, g=None):
-    """outputs: value, then the gradient of each input (None: not checked)."""
-    acc = acc_of(inputs[0].dtype)
-    truth, truth_grads = differentiate(formula, inputs, torch.float64, g)
-    stock, stock_grads = differentiate(formula, inputs, acc, g)
-    if outputs[0] is not None:
-        assert_close(outputs[0], truth, stock)
-    for ours, want, near in zip(outputs[1:], truth_grads, stock_grads, strict=False):
-        if ours is not None:
-            assert_close(ours, want, near)
-
-
 def recon_inputs(shape, kind, dtype, weight=True):
     x = torch.rand(shape) if kind == BCE else torch.randn(shape) * 3
     w = (torch.rand(shape) + 0.5).to(dtype) if weight else None
     return x.to(dtype), torch.rand(shape).to(dtype), w
-
-
-def upstream(value):
-    return torch.randn(value.shape, dtype=value.dtype) + 2
 
 
 # The first four take every tile: narrow, and wide with short, middling and long rows.
@@ -174,18 +101,6 @@ def test_smooth_l1_threshold(threshold):
     x[0, :5] = t[0, :5]
     value, grad = kernels.reconstruction_loss_fwd(x, t, None, SMOOTH, threshold, NONE, 1.0, True)
     check(lambda x: F.smooth_l1_loss(x, t.to(x.dtype), reduction="none", beta=threshold), [x], [value, grad])
-
-
-def layouts(shape, make):
-    """Tensors of one shape in every layout: contiguous, channels_last, permuted, strided, expanded."""
-    n, c, h, w = shape
-    yield make(shape)
-    yield make(shape).contiguous(memory_format=torch.channels_last)
-    yield make((h, n, c, w)).permute(1, 2, 0, 3)
-    yield make((n, c, h, 2 * w))[..., ::2]
-    yield make((n + 2, c, h, w))[1:-1]
-    yield make((n, 1, h, w)).expand(shape)
-    yield make((1, c, h, w)).expand(shape)
 
 
 @pytest.mark.parametrize("reduction", [NONE, TOTAL, ROWS])
