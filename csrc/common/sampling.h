@@ -16,7 +16,8 @@ struct Bounds {
 
 template <typename A>
 PYAEGPU_HD A clamped(A x, const Bounds<A>& bounds) {
-  return x < bounds.lo ? bounds.lo : (x > bounds.hi ? bounds.hi : x);
+  x = x < bounds.lo ? bounds.lo : x;
+  return x > bounds.hi ? bounds.hi : x;
 }
 
 // The gradient at x: zero where x was clamped, whatever `value` is. A NaN passes. (Two plain

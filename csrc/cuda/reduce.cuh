@@ -5,21 +5,25 @@
 
 namespace pyaegpu::cuda {
 
+// The sum over the warp's threads, valid in its first.
+template <typename A>
+__device__ A warp_sum(A value) {
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_down_sync(0xffffffffu, value, offset);
+  }
+  return value;
+}
+
 // The sum over the block's threads, valid in thread 0.
 template <typename A>
 __device__ A block_sum(A value) {
   __shared__ A warp_sums[32];
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value += __shfl_down_sync(0xffffffffu, value, offset);
-  }
+  value = warp_sum(value);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (lane == 0) warp_sums[warp] = value;
   __syncthreads();
   if (warp == 0) {
-    value = lane < int(blockDim.x + 31) / 32 ? warp_sums[lane] : A(0);
-    for (int offset = 16; offset > 0; offset /= 2) {
-      value += __shfl_down_sync(0xffffffffu, value, offset);
-    }
+    value = warp_sum(lane < int(blockDim.x + 31) / 32 ? warp_sums[lane] : A(0));
   }
   __syncthreads();
   return value;

@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <tuple>
 
+#include "arguments.h"
 #include "gaussian_kl.cuh"
 #include "reconstruction.cuh"
 
 namespace pyaegpu::cuda {
 namespace {
-
-using MaybeTensor = std::optional<Tensor>;
 
 // One launch serves both parts: the first `split` blocks take the reconstruction, the others the
 // divergence. An op of one part alone launches no blocks for the other.
@@ -56,30 +54,6 @@ void run(const Launch& launch, const char* op, Kernel<T> kernel, const Reconstru
   if (blocks == 0) return;
   kernel<<<blocks, kThreads, 0, launch.stream()>>>(recon, kl, static_cast<unsigned>(recon_blocks));
   launch.check(op);
-}
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-Tensor none_like(const Tensor& t) { return new_empty(t, {0}, t.scalar_type()); }
-
-// Rows that a reduction sums separately: one for a total.
-int64_t rows_of_reduction(const Tensor& t, int64_t reduction) {
-  return reduction == kRows ? t.size(0) : 1;
-}
-
-template <typename A>
-struct Strided {
-  const A* data = nullptr;
-  int64_t stride = 0;
-};
-
-// An upstream gradient in the accumulator's dtype; `keep` holds a converted copy alive until the
-// launch.
-template <typename A>
-Strided<A> upstream(const MaybeTensor& g, ScalarType dtype, std::vector<Tensor>& keep) {
-  if (!g) return {};
-  keep.push_back(torch::stable::to(*g, dtype));
-  return {keep.back().template const_data_ptr<A>(), g->dim() == 0 ? 0 : keep.back().stride(0)};
 }
 
 // The tensors of a reconstruction loss in the layout that its kernels walk.
@@ -167,10 +141,6 @@ struct Divergence {
     return args;
   }
 };
-
-std::vector<int64_t> result_shape(int64_t rows, int64_t reduction) {
-  return reduction == kRows ? std::vector<int64_t>{rows} : std::vector<int64_t>{};
-}
 
 std::tuple<Tensor, Tensor> reconstruction_loss_fwd(Tensor recon, Tensor target, MaybeTensor weight,
                                                    int64_t kind, double threshold,
