@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from pyaegpu._version import __version__
 from pyaegpu.backends import BackendError
-from pyaegpu.cli import info, train
+from pyaegpu.cli import generate, info, train
 from pyaegpu.cli.errors import UsageError
 from pyaegpu.data import DataError
 from pyaegpu.training import CheckpointError, TrainingError
@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     info.add_parser(commands)
     train.add_parser(commands)
+    generate.add_parser(commands)
     return parser
 
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        return _fail("out of memory; try smaller sizes (--batch-size, --hidden, --latent)")
+        return _fail("out of memory; try smaller sizes (--batch-size, --hidden, --channels, --latent, --count)")
     return 0
 
 

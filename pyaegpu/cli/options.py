@@ -8,9 +8,13 @@ from importlib.util import find_spec
 import torch
 
 from pyaegpu.cli.errors import UsageError
+from pyaegpu.training import DTYPES
 
 # Room for the seeds that training derives from this one by adding.
 MAX_SEED = 2**63 - 8
+MAX_COUNT = 2**31 - 1
+
+_OTHER_DTYPE_NAMES = {"fp32": "float32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -25,6 +29,16 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
         if value < low or (high is not None and value > high):
             raise argparse.ArgumentTypeError(f"{text!r} is not {limits}")
         return value
+
+    return parse
+
+
+def wholes(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
+    """Whole numbers with commas between them."""
+    parse_one = whole(low, high)
+
+    def parse(text: str) -> tuple[int, ...]:
+        return tuple(parse_one(part) for part in text.split(","))
 
     return parse
 
@@ -45,24 +59,36 @@ def real(low: float, inclusive: bool) -> Callable[[str], float]:
     return parse
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser, seed_text: str) -> None:
     """--seed, --device, --stock."""
-    text = "of the weights, the order of the samples and the noise; default: 0"
+    text = f"{seed_text}; default: 0"
     parser.add_argument("--seed", type=whole(0, MAX_SEED), metavar="N", default=0, help=text)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     parser.add_argument("--stock", action="store_true", help="stock PyTorch ops instead of the fused ones")
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """--json, --quiet, --progress and --no-progress."""
+def add_dtype_option(parser: argparse.ArgumentParser) -> None:
+    """--dtype."""
+    parser.add_argument(
+        "--dtype",
+        type=lambda name: _OTHER_DTYPE_NAMES.get(name, name),
+        choices=tuple(DTYPES),
+        default="float32",
+        help="bf16, fp16: mixed precision, with float32 weights; default: float32",
+    )
+
+
+def add_output_options(parser: argparse.ArgumentParser, progress: bool = True) -> None:
+    """--json and --quiet; with `progress`, --progress and --no-progress."""
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
     parser.add_argument("--quiet", action="store_true", help="print only the files written, and errors")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="progress bar on stderr; default: where stderr is a terminal and not --quiet",
-    )
+    if progress:
+        parser.add_argument(
+            "--progress",
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help="progress bar on stderr; default: where stderr is a terminal and not --quiet",
+        )
 
 
 def pick_device(name: str) -> torch.device:

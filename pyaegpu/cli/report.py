@@ -13,6 +13,7 @@ from pyaegpu.training import Elbo, EpochMetrics
 from pyaegpu.training.loop import Progress
 
 _TEXT_LINES = 20
+_SECONDS_WITHOUT_BAR = 1.0
 
 
 class Report:
@@ -28,12 +29,30 @@ class Report:
         if not self.json and not self.quiet:
             print(summary, flush=True)
 
-    @contextmanager
-    def bar(self, steps: int) -> Iterator[Progress]:
-        """One bar over `steps` batches of every epoch; yields what wraps the batches of one epoch."""
+    def resumed(self, epoch: int, out: Path) -> None:
+        """Where a run with --resume goes on; epoch 0: there was nothing to go on with."""
+        if self.quiet:
+            return
+        if self.json:
+            print(json.dumps({"resumed_epoch": epoch}), flush=True)
+        elif epoch:
+            print(f"resuming after epoch {epoch} of {self.epochs}", flush=True)
+        else:
+            print(f"no saved state in {out}: starting at epoch 1", flush=True)
+
+    def reading(self, paths: Sequence[Path], text: str) -> Iterable[Path]:
+        """The paths, with a bar where reading them takes long."""
         from tqdm import tqdm
 
-        with tqdm(total=steps * self.epochs, disable=not self.progress, unit="step", leave=False) as bar:
+        return tqdm(paths, desc=text, disable=not self.progress, unit="file", leave=False, delay=_SECONDS_WITHOUT_BAR)
+
+    @contextmanager
+    def bar(self, steps: int, done: int) -> Iterator[Progress]:
+        """One bar over `steps` batches of every epoch, `done` of which are; yields what wraps one epoch's batches."""
+        from tqdm import tqdm
+
+        total, initial = steps * self.epochs, steps * done
+        with tqdm(total=total, initial=initial, disable=not self.progress, unit="step", leave=False) as bar:
 
             def wrap(batches: Iterable[Tensor], epoch: int) -> Iterable[Tensor]:
                 bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
@@ -55,8 +74,7 @@ class Report:
 
     def files(self, paths: Sequence[Path]) -> None:
         """The files written, last of all."""
-        names = [str(path) for path in paths]
-        print(json.dumps({"files": names}) if self.json else "\n".join(["wrote:", *names]))
+        print_files(paths, self.json)
 
     def _text(self, metrics: EpochMetrics) -> str:
         epoch = f"epoch {metrics.epoch:{len(str(self.epochs))}}/{self.epochs}"
@@ -70,6 +88,12 @@ class Report:
 
         with tqdm.external_write_mode():
             print(text, flush=True)
+
+
+def print_files(paths: Sequence[Path], as_json: bool) -> None:
+    """The files that a command has written."""
+    names = [str(path) for path in paths]
+    print(json.dumps({"files": names}) if as_json else "\n".join(["wrote:", *names]))
 
 
 def _elbo(elbo: Elbo) -> str:

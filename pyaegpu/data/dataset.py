@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
+
+NO_LABEL = -1
+_HELD_OUT = 0.1
 
 
 class DataError(ValueError):
@@ -11,7 +15,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """images: float32 [N, C, H, W] in [0, 1]; labels: int64 [N]."""
+    """images: [N, C, H, W], float32 in [0, 1] or uint8 (see `as_unit`); labels: int64 [N], -1 where there is none."""
 
     images: Tensor
     labels: Tensor
@@ -26,11 +30,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test samples of one image shape."""
+    """Training and test samples of one image shape; other shapes: DataError."""
 
     name: str
     train: Split
     test: Split
+
+    def __post_init__(self) -> None:
+        shapes = [_times(split.images.shape[1:]) for split in (self.train, self.test)]
+        if shapes[0] != shapes[1]:
+            raise DataError(
+                f"{self.name}: training images are {shapes[0]} (channels x height x width), test images {shapes[1]}"
+            )
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -40,3 +51,31 @@ class Dataset:
     def limited(self, count: int) -> "Dataset":
         """The first `count` samples of either split."""
         return replace(self, train=self.train.head(count), test=self.test.head(count))
+
+
+def as_unit(images: Tensor) -> Tensor:
+    """float32 in [0, 1]: bytes are divided by 255. Data sets are kept as bytes, a quarter of the memory."""
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+
+
+def unlabelled(count: int) -> Tensor:
+    """Labels of samples that have none."""
+    return torch.full((count,), NO_LABEL, dtype=torch.int64)
+
+
+def hold_out(everything: Split, count: int, seed: int = 0) -> tuple[Split, Split]:
+    """(training, test): `count` samples, drawn with `seed`, are the test samples."""
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))
+    test, train = (Split(everything.images[part], everything.labels[part]) for part in (order[:count], order[count:]))
+    return train, test
+
+
+def hold_out_tenth(everything: Split, source: object) -> tuple[Split, Split]:
+    """(training, test): a tenth of the samples, at least one, is held out. Fewer than two samples: DataError."""
+    if len(everything) < 2:
+        raise DataError(f"{source}: {len(everything)} sample; at least 2 are needed, one of them to test with")
+    return hold_out(everything, max(1, round(_HELD_OUT * len(everything))))
+
+
+def _times(sizes: torch.Size) -> str:
+    return "x".join(map(str, sizes))

@@ -2,7 +2,7 @@
 
 import torch
 
-from pyaegpu.data.dataset import Dataset, Split
+from pyaegpu.data.dataset import Dataset, Split, hold_out
 
 TEST_SAMPLES = 297
 
@@ -17,6 +17,4 @@ def load_digits(split_seed: int = 0) -> Dataset:
     bunch = datasets.load_digits()
     images = torch.as_tensor(bunch.images, dtype=torch.float32).div_(16).unsqueeze(1)
     labels = torch.as_tensor(bunch.target, dtype=torch.int64)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(split_seed))
-    test, train = order[:TEST_SAMPLES], order[TEST_SAMPLES:]
-    return Dataset("digits", Split(images[train], labels[train]), Split(images[test], labels[test]))
+    return Dataset("digits", *hold_out(Split(images, labels), TEST_SAMPLES, split_seed))

@@ -3,44 +3,44 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pyaegpu.data.dataset import DataError, Dataset, Split
 from pyaegpu.data.idx import read_idx
 
+# The folder of each data set below the root, as torchvision names it.
+FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 _PARTS = ("train", "t10k")
 _STEMS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 
-def load_mnist(root: str | Path) -> Dataset:
-    """Training and test images of the four IDX files under `root`, values divided by 255.
+def load_mnist(root: str | Path, name: str = "mnist") -> Dataset:
+    """Training and test images of the four IDX files under `root`, as bytes; `name` is a key of FOLDERS.
 
-    The files (plain or .gz) are looked for in root/MNIST/raw, root/raw and root itself. Missing, damaged
-    or mismatched files: DataError.
+    The files (plain or .gz) are looked for in root/MNIST/raw (or root/FashionMNIST/raw), root/raw and root itself.
+    Missing, damaged or mismatched files: DataError.
     """
-    folder = _find_folder(Path(root))
+    folder = _find_folder(Path(root), FOLDERS[name])
     train, test = (_read_split(folder, part) for part in _PARTS)
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise DataError(f"{folder}: training images are {_size(train)} pixels, test images {_size(test)}")
-    return Dataset("mnist", train, test)
+    return Dataset(name, train, test)
 
 
-def _find_folder(root: Path) -> Path:
+def file_names() -> list[str]:
+    """What the four files are called; each may end in .gz."""
+    return [f"{part}-{stem}" for part in _PARTS for stem in _STEMS]
+
+
+def _find_folder(root: Path, name: str) -> Path:
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"data folder {root} {state}; it should hold MNIST/raw/{_file_names()[0]}[.gz]")
-    places = (root / "MNIST" / "raw", root / "raw", root)
+        raise DataError(f"data folder {root} {state}; it should hold {name}/raw/{file_names()[0]}[.gz]")
+    places = (root / name / "raw", root / "raw", root)
     for place in places:
-        if any(_candidates(place, name) for name in _file_names()):
+        if any(_candidates(place, file) for file in file_names()):
             return place
     raise DataError(
-        f"no MNIST files in {', '.join(map(str, places))}; looked for "
-        + ", ".join(f"{name}[.gz]" for name in _file_names())
+        f"no {name} files in {', '.join(map(str, places))}; looked for "
+        + ", ".join(f"{file}[.gz]" for file in file_names())
     )
-
-
-def _file_names() -> list[str]:
-    return [f"{part}-{stem}" for part in _PARTS for stem in _STEMS]
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:
@@ -52,7 +52,7 @@ def _read_split(folder: Path, part: str) -> Split:
     images, labels = read_idx(images_path, ndim=3), read_idx(labels_path, ndim=1)
     if len(images) != len(labels):
         raise DataError(f"{images_path} holds {len(images)} images but {labels_path} {len(labels)} labels")
-    return Split(_to_unit(images).unsqueeze(1), labels.to(torch.int64))
+    return Split(images.unsqueeze(1), labels.to(torch.int64))
 
 
 def _find_file(folder: Path, name: str) -> Path:
@@ -60,11 +60,3 @@ def _find_file(folder: Path, name: str) -> Path:
     if not found:
         raise DataError(f"{folder / name}[.gz] is missing")
     return found[0]
-
-
-def _to_unit(images: Tensor) -> Tensor:
-    return images.to(torch.float32).div_(255)
-
-
-def _size(split: Split) -> str:
-    return "x".join(str(size) for size in split.images.shape[2:])

@@ -5,11 +5,13 @@ from typing import Any
 
 from torch import nn
 
+from pyaegpu.models.base import BaseVAE
+from pyaegpu.models.conv_vae import ConvVAE
 from pyaegpu.models.vae import VAE
 
-__all__ = ["VAE", "available", "create"]
+__all__ = ["VAE", "BaseVAE", "ConvVAE", "available", "create"]
 
-_MODELS: dict[str, Callable[..., nn.Module]] = {"vae": VAE}
+_MODELS: dict[str, Callable[..., nn.Module]] = {"conv_vae": ConvVAE, "vae": VAE}
 
 
 def available() -> list[str]:

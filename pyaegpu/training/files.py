@@ -1,6 +1,7 @@
 """Files that are either whole or absent."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -19,3 +20,10 @@ def atomic_write(path: str | Path, content: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Removes what a killed `atomic_write` of the files `names` left in `folder`."""
+    for name in names:
+        for temporary in folder.glob(f".{name}.*.tmp"):
+            temporary.unlink(missing_ok=True)

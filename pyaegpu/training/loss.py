@@ -26,7 +26,8 @@ def make_loss(kind: str = "bce_logits", beta: float = 1.0, fused: bool = True) -
     """loss(recon, target, mu, logvar) -> (reconstruction + beta * KL, reconstruction, KL), batch sums.
 
     "bce" and "bce_logits" are the negative log likelihood of Bernoulli pixels, in nats; "mse" is that of
-    Gaussian pixels of variance 1/2, without its constant. Unknown kind: ValueError.
+    Gaussian pixels of variance 1/2, without its constant. In float32 at least, whatever the dtype of recon, mu and
+    logvar, under autocast too. Unknown kind: ValueError.
     """
     if kind not in OUTPUT_OF_KIND:
         raise ValueError(f"kind is {kind!r}; allowed are {', '.join(OUTPUT_OF_KIND)}")
@@ -44,8 +45,11 @@ def _stock_loss(kind: str, beta: float) -> Loss:
     reconstruction_of = _STOCK[kind]
 
     def loss(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> LossParts:
-        reconstruction = reconstruction_of(recon, target, reduction="sum")
-        kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+        # Stock binary cross-entropy refuses autocast, and half precision is too coarse for the sums.
+        with torch.autocast(recon.device.type, enabled=False):
+            recon, mu, logvar = (t.float() if t.dtype.itemsize < 4 else t for t in (recon, mu, logvar))
+            reconstruction = reconstruction_of(recon, target, reduction="sum")
+            kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
         return reconstruction + beta * kl, reconstruction, kl
 
     return loss

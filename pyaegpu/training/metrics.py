@@ -1,6 +1,7 @@
 """What is measured per epoch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 
@@ -38,3 +39,9 @@ class EpochMetrics:
             row[f"{name}_negative_elbo"] = elbo.negative
             row |= {f"{name}_{part}": value for part, value in asdict(elbo).items()}
         return row | {"seconds": self.seconds, "samples_per_second": self.samples_per_second}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, float]) -> "EpochMetrics":
+        """What `as_dict` made flat."""
+        train, test = (Elbo(row[f"{name}_reconstruction"], row[f"{name}_kl"]) for name in ("train", "test"))
+        return cls(int(row["epoch"]), train, test, row["seconds"], row["samples_per_second"])

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyaegpu.models import VAE
+from pyaegpu.models import BaseVAE
+from pyaegpu.training.images import Images
 from pyaegpu.training.metrics import EpochMetrics
 
 _CELL_PIXELS = 56
 _GAP_PIXELS = 4
 _GAP_GREY = 0.25
+_DECODED_AT_ONCE = 256
 
 
 def grid_png(images: Tensor, columns: int) -> bytes:
@@ -33,9 +35,9 @@ def grid_png(images: Tensor, columns: int) -> bytes:
 
 
 @torch.no_grad()
-def reconstruction_png(model: VAE, images: Tensor, columns: int = 10, rows: int = 3) -> bytes:
+def reconstruction_png(model: BaseVAE, images: Images, columns: int = 10, rows: int = 3) -> bytes:
     """The first images of [N, C, H, W], each above its reconstruction from the mean of q(z|x)."""
-    originals = images[: columns * rows]
+    originals = next(images.batches(columns * rows))
     mu, _ = model.encode(originals)
     recon = model.generate(mu).view_as(originals)
     pairs = zip(originals.split(columns), recon.split(columns), strict=True)
@@ -43,12 +45,18 @@ def reconstruction_png(model: VAE, images: Tensor, columns: int = 10, rows: int 
     return grid_png(torch.cat(filled), columns)
 
 
+def sample_png(model: BaseVAE, image_shape: Sequence[int], seed: int, columns: int = 10, rows: int = 8) -> bytes:
+    """A grid of what `draw` gives."""
+    return grid_png(draw(model, image_shape, columns * rows, seed), columns)
+
+
 @torch.no_grad()
-def sample_png(model: VAE, image_shape: Sequence[int], seed: int, columns: int = 10, rows: int = 8) -> bytes:
-    """Decoded z ~ N(0, I), drawn on the CPU so that every device gets the same z."""
-    z = torch.randn(columns * rows, model.latent, generator=torch.Generator().manual_seed(seed))
+def draw(model: BaseVAE, image_shape: Sequence[int], count: int, seed: int, temperature: float = 1.0) -> Tensor:
+    """Decoded z ~ temperature * N(0, I), drawn on the CPU so that every device gets the same z: [N, C, H, W] there."""
+    z = torch.randn(count, model.latent, generator=torch.Generator().manual_seed(seed)).mul_(temperature)
     device = next(model.parameters()).device
-    return grid_png(model.generate(z.to(device)).unflatten(1, tuple(image_shape)), columns)
+    images = [model.generate(part.to(device)).cpu() for part in z.split(_DECODED_AT_ONCE)]
+    return torch.cat(images).reshape(count, *image_shape)
 
 
 def loss_curve_png(history: Sequence[EpochMetrics]) -> bytes:

@@ -21,7 +21,9 @@ def error_line(capsys, *argv):
     return captured.err
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["train"], ["train", "vae"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [[], ["info"], ["train"], ["train", "vae"], ["train", "conv_vae"], ["generate"]], ids=" ".join
+)
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
@@ -31,14 +33,24 @@ def test_help(capsys, command):
     assert captured.err == ""
 
 
-def test_help_of_train_vae_names_every_option(capsys):
+@pytest.mark.parametrize(("model", "own", "other"), [("vae", "hidden", "channels"), ("conv_vae", "channels", "hidden")])
+def test_help_of_train_names_every_option(capsys, model, own, other):
     with pytest.raises(SystemExit):
-        main(["train", "vae", "--help"])
+        main(["train", model, "--help"])
     text = capsys.readouterr().out
-    options = "data data-root epochs batch-size lr hidden latent beta kind seed device stock out json quiet"
-    for option in [*options.split(), "progress", "no-progress"]:
+    options = "data data-root download image-size epochs batch-size lr latent beta kind seed device dtype stock out"
+    for option in [*options.split(), own, "resume", "json", "quiet", "progress", "no-progress"]:
         assert f"--{option}" in text
     assert "--limit" not in text
+    assert f"--{other}" not in text
+
+
+def test_help_of_generate_names_every_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    text = capsys.readouterr().out
+    for option in ["count", "columns", "out", "seed", "device", "stock", "json", "quiet", "temperature"]:
+        assert f"--{option}" in text
 
 
 def test_version(capsys):
@@ -68,6 +80,15 @@ def test_version(capsys):
         (["train", "vae", "--kind", "l3"], "--kind"),
         (["train", "vae", "--device", "tpu"], "--device"),
         (["train", "vae", "--frobnicate"], "--frobnicate"),
+        (["train", "vae", "--dtype", "fp8"], "--dtype"),
+        (["train", "vae", "--channels", "3"], "--channels"),
+        (["train", "conv_vae", "--hidden", "3"], "--hidden"),
+        (["train", "conv_vae", "--channels", "32,"], "--channels: '' is not a whole number"),
+        (["train", "conv_vae", "--channels", "32,0"], "--channels: '0' is not a whole number of at least 1"),
+        (["train", "vae", "--image-size", "0"], "--image-size: '0'"),
+        (["generate"], "CHECKPOINT"),
+        (["generate", "x", "--count", "0"], "--count: '0'"),
+        (["generate", "x", "--temperature", "-1"], "--temperature: '-1'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -102,7 +123,7 @@ def test_what_the_machine_may_do(capsys, monkeypatch, error, status, message):
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(train_vae, "_load", fail)
+    monkeypatch.setattr(train_vae, "load_dataset", fail)
     assert main(["train", "vae"]) == status
     captured = capsys.readouterr().err
     assert captured.startswith(message)
@@ -113,6 +134,6 @@ def test_a_bug_is_not_hidden(monkeypatch):
     def fail(*arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(train_vae, "_load", fail)
+    monkeypatch.setattr(train_vae, "load_dataset", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["train", "vae"])

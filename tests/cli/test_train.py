@@ -12,10 +12,12 @@ from PIL import Image
 from pyaegpu import data
 from pyaegpu.cli import options, train_vae
 from pyaegpu.cli.main import main
-from pyaegpu.training import evaluate, load_checkpoint, make_loss
+from pyaegpu.training import Images, evaluate, load_checkpoint, make_loss
 
 FILES = ["model.safetensors", "metrics.jsonl", "reconstruction.png", "samples.png", "loss.png"]
-SMALL = ["--epochs", "2", "--limit", "120", "--hidden", "32", "--latent", "4", "--device", "cpu"]
+STATE = "training.safetensors"
+COMMON = ["--epochs", "2", "--limit", "120", "--latent", "4", "--device", "cpu"]
+SMALL = [*COMMON, "--hidden", "32"]
 
 
 def train(out, *argv):
@@ -36,11 +38,13 @@ def test_files_and_text(tmp_path, capsys):
     train(out)
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert lines[0].startswith("vae 64-32-4 on digits, 120 training and 120 test images; cpu, fused ops")
+    assert lines[0].startswith(
+        "vae 64-32-4 on digits, 120 training and 120 test images; cpu, float32, fused ops, data on"
+    )
     assert [line.split()[:2] for line in lines[1:3]] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert lines[3:] == ["wrote:", *(str(out / name) for name in FILES)]
     assert captured.err == ""
-    assert sorted(os.listdir(out)) == sorted(FILES)
+    assert sorted(os.listdir(out)) == sorted([*FILES, STATE])
     for name in FILES[2:]:
         assert np.asarray(Image.open(out / name)).std() > 5
 
@@ -62,20 +66,41 @@ def test_checkpoint_is_the_last_epoch(tmp_path):
     rows = train(tmp_path, "--seed", "3")
     model, config = load_checkpoint(tmp_path / "model.safetensors")
     test = data.load("digits").limited(120).test.images
-    elbo = evaluate(model, make_loss("bce_logits"), test, seed=3)
+    elbo = evaluate(model, make_loss("bce_logits"), Images(test), seed=3)
     assert elbo.negative == pytest.approx(rows[-1]["test_negative_elbo"], rel=1e-6)
     assert config["metrics"] == rows[-1]
-    assert config["data"] == {"name": "digits", "image_shape": [1, 8, 8]}
-    assert config["training"]["seed"] == 3
+    checksum = config["data"].pop("checksum")
+    assert config["data"] == {"name": "digits", "image_shape": [1, 8, 8], "samples": [120, 120]}
+    assert len(checksum) == 8
+    assert (config["training"]["seed"], config["training"]["dtype"]) == (3, "float32")
 
 
 @pytest.mark.parametrize("kind", ["bce", "bce_logits", "mse"])
 def test_fused_and_stock_agree(tmp_path, kind):
+    """Up to their noise, which comes from different generators."""
     fused = train(tmp_path / "fused", "--kind", kind)
     stock = train(tmp_path / "stock", "--kind", kind, "--stock")
     for row, other in zip(fused, stock, strict=True):
-        for name in ("train_negative_elbo", "test_negative_elbo", "test_reconstruction", "test_kl"):
-            assert row[name] == pytest.approx(other[name], rel=1e-3, abs=1e-4)
+        for name in ("train_negative_elbo", "test_negative_elbo", "test_reconstruction"):
+            assert row[name] == pytest.approx(other[name], rel=0.02)
+        assert row["test_kl"] == pytest.approx(other["test_kl"], rel=0.2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp16"])
+def test_conv_vae(tmp_path, capsys, dtype):
+    argv = ["train", "conv_vae", *COMMON, "--channels", "4,6,5", "--epochs", "3", "--dtype", dtype]
+    assert main([*argv, "--out", str(tmp_path)]) == 0
+    name = {"bfloat16": "bf16"}.get(dtype, dtype)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(f"conv_vae 1x8x8-4-6-5-4 on digits, 120 training and 120 test images; cpu, {name}, fused")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["train_negative_elbo"] < rows[0]["train_negative_elbo"]
+    model, config = load_checkpoint(tmp_path / "model.safetensors")
+    assert config["model"]["kwargs"]["channels"] == [4, 6, 5]
+    assert config["training"]["dtype"] == name
+    test = data.load("digits").limited(120).test.images
+    elbo = evaluate(model, make_loss("bce_logits"), Images(test), seed=0)
+    assert elbo.negative == pytest.approx(rows[-1]["test_negative_elbo"], rel=1e-6 if dtype == "float32" else 1e-2)
 
 
 def test_bce_and_bce_logits_report_the_same_likelihood(tmp_path):
@@ -141,7 +166,7 @@ def test_interrupt_keeps_the_last_finished_epoch(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(train_vae, "fit", interrupted)
     assert main(["train", "vae", "--out", str(tmp_path), *SMALL]) == 130
-    assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "model.safetensors", STATE]
     _, config = load_checkpoint(tmp_path / "model.safetensors")
     assert config["metrics"]["epoch"] == 1
     expected = f"pyaegpu: interrupted; {tmp_path / 'model.safetensors'} holds epoch 1\n"
@@ -170,9 +195,14 @@ def test_missing_package(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--data", "mnist"], "needs --data-root DIR"),
+        (["--data", "mnist"], "--data mnist needs --data-root DIR"),
+        (["--data", "cifar10"], "--data cifar10 needs --data-root DIR"),
         (["--data-root", "."], "--data-root goes with --data mnist"),
+        (["--download"], "--download goes with --data mnist, fashion_mnist, cifar10; digits needs none"),
+        (["--image-size", "8"], "--image-size goes with an image folder; digits is none"),
         (["--data", "mnist", "--data-root", "/nowhere"], "data folder /nowhere does not exist"),
+        (["--data", "/nowhere"], "'/nowhere' is neither one of digits, mnist, fashion_mnist, cifar10 nor a path"),
+        (["--data", __file__], "is no image folder and no .npy or .npz file"),
     ],
 )
 def test_bad_data_options(capsys, argv, message):

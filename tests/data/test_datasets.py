@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyaegpu import data
-from pyaegpu.data import DataError
+from pyaegpu.data import DataError, as_unit
 
 REAL_ROOT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -18,8 +18,9 @@ def test_mnist_layouts(tmp_path, write_mnist, below, zipped):
     mnist = data.load("mnist", tmp_path)
     assert mnist.image_shape == (1, 4, 2)
     assert (len(mnist.train), len(mnist.test)) == (5, 3)
-    expected = torch.arange(40, dtype=torch.float32).reshape(5, 1, 4, 2) / 255
+    expected = torch.arange(40, dtype=torch.uint8).reshape(5, 1, 4, 2)
     torch.testing.assert_close(mnist.train.images, expected, rtol=0, atol=0)
+    torch.testing.assert_close(as_unit(mnist.train.images), expected / 255, rtol=0, atol=0)
     assert mnist.train.labels.tolist() == [0, 1, 2, 3, 4]
     assert mnist.train.labels.dtype == torch.int64
 
@@ -29,6 +30,20 @@ def test_plain_file_is_taken_before_a_zipped_one(tmp_path, write_mnist):
     for path in list(tmp_path.iterdir()):
         path.with_name(path.name + ".gz").write_bytes(b"never read")
     assert len(data.load("mnist", str(tmp_path)).train) == 5
+
+
+def test_fashion_mnist_has_a_folder_of_its_own(tmp_path, write_mnist):
+    write_mnist(tmp_path / "FashionMNIST" / "raw")
+    fashion = data.load("fashion_mnist", tmp_path)
+    assert (fashion.name, len(fashion.train), len(fashion.test)) == ("fashion_mnist", 5, 3)
+    with pytest.raises(DataError, match="no MNIST files"):
+        data.load("mnist", tmp_path)
+
+
+def test_as_unit_leaves_floats_and_scales_bytes():
+    floats = torch.rand(3, 1, 2, 2)
+    assert as_unit(floats) is floats
+    assert as_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
 
 
 def test_missing_folder_says_what_should_be_there(tmp_path):
@@ -72,7 +87,7 @@ def test_count_mismatch_names_both_files(tmp_path, write_mnist, make_idx):
 
 def test_image_size_mismatch(tmp_path, write_mnist, make_idx):
     (write_mnist(tmp_path) / "t10k-images-idx3-ubyte").write_bytes(make_idx(range(27), (3, 3, 3)))
-    with pytest.raises(DataError, match="training images are 4x2 pixels, test images 3x3"):
+    with pytest.raises(DataError, match=r"training images are 1x4x2 .*, test images 1x3x3"):
         data.load("mnist", tmp_path)
 
 
@@ -87,8 +102,9 @@ def test_labels_in_place_of_images(tmp_path, write_mnist):
 @pytest.mark.parametrize(
     ("name", "root", "message"),
     [
-        ("cifar", None, "digits, mnist"),
+        ("cifar", None, "cifar does not exist; .* digits, mnist, fashion_mnist, cifar10"),
         ("mnist", None, "needs the folder"),
+        ("cifar10", None, "needs the folder"),
         ("digits", "x", "no data folder"),
     ],
 )
@@ -137,5 +153,6 @@ def test_real_mnist():
     assert mnist.test.images.shape == (10_000, 1, 28, 28)
     assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert mnist.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    assert mnist.train.images.mean().item() == pytest.approx(0.1307, abs=1e-4)
-    assert mnist.train.images.std().item() == pytest.approx(0.3081, abs=1e-4)
+    pixels = as_unit(mnist.train.images)
+    assert pixels.mean().item() == pytest.approx(0.1307, abs=1e-4)
+    assert pixels.std().item() == pytest.approx(0.3081, abs=1e-4)

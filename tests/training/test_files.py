@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pyaegpu.training import atomic_write
+from pyaegpu.training import atomic_write, remove_leftovers
 
 
 def test_writes_makes_folders_and_replaces(tmp_path):
@@ -45,3 +45,12 @@ def test_failure_in_the_middle_of_the_write_leaves_the_old_file(tmp_path, monkey
         atomic_write(path, b"newer")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    kept = ["a.bin", ".a.bin", ".b.bin.7.tmp", "a.bin.7.tmp"]
+    for name in [*kept, ".a.bin.7.tmp", ".a.bin.123456.tmp"]:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, ["a.bin", "c.bin"])
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    remove_leftovers(tmp_path / "absent", ["a.bin"])

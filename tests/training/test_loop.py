@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pyaegpu import models
-from pyaegpu.training import Elbo, Schedule, TrainingError, evaluate, fit, make_loss
+from pyaegpu.training import DTYPES, Elbo, Images, Run, Schedule, TrainingError, evaluate, fit, make_loss
 
 SCHEDULE = Schedule(epochs=3, batch_size=16, learning_rate=1e-2, seed=5)
 
@@ -25,10 +25,11 @@ def make_model(**kwargs):
     return models.create("vae", input_dim=12, hidden=16, latent=2, **kwargs)
 
 
-def train(loss=None, schedule=SCHEDULE, model=None, **kwargs):
-    model = model or make_model()
-    rows = list(fit(model, loss or make_loss(), images(), images(30, 1), schedule, **kwargs))
-    return model, rows
+def train(loss=None, schedule=SCHEDULE, model=None, dtype=torch.float32, **kwargs):
+    run = Run(model or make_model(), loss or make_loss(), schedule, dtype)
+    rows = list(fit(run, Images(images()), Images(images(30, 1)), **kwargs))
+    assert run.history == rows
+    return run.model, rows
 
 
 class Fixed(nn.Module):
@@ -39,14 +40,14 @@ class Fixed(nn.Module):
 
 
 def test_evaluate_is_a_mean_per_sample():
-    elbo = evaluate(Fixed(), make_loss(), torch.rand(2500, 12), seed=0)
+    elbo = evaluate(Fixed(), make_loss(), Images(torch.rand(2500, 12)), seed=0)
     assert elbo.reconstruction == pytest.approx(12 * math.log(2), rel=1e-5)
     assert elbo.kl == pytest.approx(1.0, rel=1e-5)
     assert elbo.negative == pytest.approx(12 * math.log(2) + 1, rel=1e-5)
 
 
 def test_evaluate_repeats_and_leaves_no_trace():
-    model, test = make_model(), images()
+    model, test = make_model(), Images(images())
     before = torch.get_rng_state()
     first = evaluate(model, make_loss(), test, seed=1)
     assert first == evaluate(model, make_loss(), test, seed=1)
@@ -57,7 +58,7 @@ def test_evaluate_repeats_and_leaves_no_trace():
 
 
 def test_reported_elbo_does_not_depend_on_beta():
-    plain, weighted = (evaluate(make_model(), make_loss(beta=b), images(), seed=1) for b in (1.0, 7.0))
+    plain, weighted = (evaluate(make_model(), make_loss(beta=b), Images(images()), seed=1) for b in (1.0, 7.0))
     assert plain == weighted
 
 
@@ -136,6 +137,69 @@ def test_other_errors_are_not_called_divergence():
 
     with pytest.raises(RuntimeError, match="something else"):
         train(broken)
+
+
+def test_bytes_train_as_the_floats_they_stand_for():
+    pixels = images().mul(255).round().to(torch.uint8)
+    results = []
+    for values in (pixels, pixels.float() / 255):
+        run = Run(make_model(), make_loss(), SCHEDULE)
+        list(fit(run, Images(values), Images(values)))
+        results.append([(row.train, row.test) for row in run.history])
+    assert results[0] == results[1]
+
+
+def test_large_images_are_evaluated_in_small_batches():
+    seen = []
+
+    class Watched(Fixed):
+        def forward(self, x, generator=None):
+            seen.append(len(x))
+            return super().forward(x, generator)
+
+    evaluate(Watched(), make_loss(), Images(torch.zeros(9, 1, 1024, 1024, dtype=torch.uint8)), seed=0)
+    assert seen == [4, 4, 1]
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "stock"])
+@pytest.mark.parametrize("kind", ["bce", "bce_logits", "mse"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_mixed_precision_learns_what_float32_does(dtype, kind, fused):
+    schedule = Schedule(12, 16, 2e-2, 5)
+    output = "logits" if kind == "bce_logits" else "sigmoid"
+    loss = make_loss(kind, fused=fused)
+    model, mixed = train(loss, schedule, make_model(output=output, fused=fused), DTYPES[dtype])
+    _, full = train(loss, schedule, make_model(output=output, fused=fused))
+    assert mixed[-1].test.negative == pytest.approx(full[-1].test.negative, rel=0.03)
+    assert mixed[-1].test.negative < mixed[0].test.negative * 0.97
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_the_forward_pass_is_in_the_dtype_and_the_loss_is_not():
+    seen = []
+
+    def loss(*tensors):
+        parts = make_loss(fused=False)(*tensors)
+        seen.append([t.dtype for t in (tensors[0], tensors[2], *parts)])
+        return parts
+
+    train(loss, dtype=torch.bfloat16)
+    assert seen[0] == [torch.bfloat16] * 2 + [torch.float32] * 3
+
+
+def test_steps_that_the_scaler_skips_are_no_divergence():
+    run = Run(make_model(), make_loss(), SCHEDULE, torch.float16)
+    run.scaler.load_state_dict(run.scaler.state_dict() | {"scale": 2.0**40})
+    before = {key: value.clone() for key, value in run.model.state_dict().items()}
+    first = next(fit(run, Images(images()), Images(images())))
+    assert first.train.is_finite()
+    assert run.scaler.get_scale() == 2.0**36
+    assert all(torch.equal(value, before[key]) for key, value in run.model.state_dict().items())
+
+
+def test_divergence_in_float16():
+    with pytest.raises(TrainingError, match="not a finite number"):
+        train(schedule=Schedule(9, 16, 1e30, 0), dtype=torch.float16)
 
 
 def test_elbo_parts():

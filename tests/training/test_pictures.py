@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from pyaegpu import models
-from pyaegpu.training import Elbo, EpochMetrics
-from pyaegpu.training.pictures import grid_png, loss_curve_png, reconstruction_png, sample_png
+from pyaegpu.training import Elbo, EpochMetrics, Images
+from pyaegpu.training.pictures import draw, grid_png, loss_curve_png, reconstruction_png, sample_png
 
 CELL, GAP, GREY = 56, 4, 64
 
@@ -57,7 +57,7 @@ class Inverted(torch.nn.Module):
 def test_reconstructions_are_below_their_originals(count, last):
     values = torch.arange(1, count + 1) / 15
     images = values.view(-1, 1, 1, 1).expand(count, 1, 8, 8)
-    rows = centres(pixels(reconstruction_png(Inverted(), images, columns=2, rows=2)), 2, 4)
+    rows = centres(pixels(reconstruction_png(Inverted(), Images(images), columns=2, rows=2)), 2, 4)
     grey = [round(float(v) * 255) for v in values]
     inverse = [round((1 - float(v)) * 255) for v in values]
     assert rows[:2] == [grey[:2], inverse[:2]]
@@ -72,6 +72,16 @@ def test_samples_follow_the_seed():
     assert first == again
     assert first != other
     assert pixels(first).shape == (8 * (CELL + GAP) + GAP, 10 * (CELL + GAP) + GAP)
+
+
+def test_drawn_in_parts_and_scaled_by_the_temperature():
+    model = models.create("conv_vae", image_shape=(3, 5, 4), channels=(2,), latent=3)
+    images = draw(model, (3, 5, 4), count=600, seed=2)
+    assert images.shape == (600, 3, 5, 4)
+    z = torch.randn(600, 3, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(images, model.generate(z).detach())
+    torch.testing.assert_close(draw(model, (3, 5, 4), 600, 2, temperature=0.5), model.generate(z / 2).detach())
+    assert draw(model, (3, 5, 4), 7, 2, temperature=0.0).std(0).max() < 1e-6
 
 
 @pytest.mark.parametrize("epochs", [1, 30])
