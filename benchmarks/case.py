@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 Inputs = dict[str, Tensor]
-Step = Callable[[Inputs], tuple[Tensor, ...]]
+Outputs = tuple[Tensor, ...]
+Step = Callable[[Inputs], Outputs]
 Role = Literal["ours", "stock", "info"]
 
 DTYPES = {
@@ -76,6 +77,7 @@ class Candidate:
     scope: Callable[[], AbstractContextManager[object]] = nullcontext
     published: bool = False  # never slower than eager, or the run fails
     served_by: Callable[[Inputs], str] | None = None  # which backend a choosing candidate takes
+    given: Callable[[], Step] | None = None  # of a random op, with the noise of the reference; never timed
 
 
 class Suite(Protocol):
@@ -99,6 +101,15 @@ class Suite(Protocol):
         """Everything that runs this case; exactly one is named "eager"."""
         ...
 
-    def reference(self, case: Case, inputs: Inputs) -> tuple[Tensor, ...]:
+    def reference(self, case: Case, inputs: Inputs) -> Outputs:
         """Values and gradients in float64 from the same inputs."""
+        ...
+
+
+@runtime_checkable
+class RandomSuite(Suite, Protocol):
+    """A suite whose candidates draw noise: only those that can be given the reference's are compared with it."""
+
+    def check(self, case: Case, inputs: Inputs, draws: Sequence[Outputs]) -> str:
+        """What is wrong with the outputs of two calls as they are timed, each with its own noise; "" if nothing is."""
         ...

@@ -19,7 +19,7 @@ from benchmarks.suites.vae_loss import VaeLossSuite, make_case
 ROUNDS, SAMPLES = 5, 3
 KINDS = ("bce", "bce_logits")
 BATCH, PIXELS, HIDDEN, LATENT = 128, 784, 400, 20
-AGREE = 1e-4  # relative difference of the two sides' first loss
+AGREE = 5e-3  # relative difference of the first losses: each side draws its own noise, worth about a thousandth
 
 
 @dataclass(frozen=True)

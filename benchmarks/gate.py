@@ -1,18 +1,20 @@
 """The correctness gate: no speed is reported for a result that is not right.
 
 A candidate passes when each output's error against float64 is at most twice eager's in the same dtype, plus a
-floor of two units of rounding, and its inputs are left as they were.
+floor of two units of rounding, and its inputs are left as they were. One that draws noise is compared so with the
+noise given, and its own draws pass the suite's check.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.case import Inputs
+from benchmarks.case import Candidate, Case, Inputs, Outputs, RandomSuite, Suite
 
 FLOOR_EPS = 2.0
 STOCK_FACTOR = 2.0
@@ -25,6 +27,33 @@ class Verdict:
     ok: bool
     error: float
     reason: str = ""
+
+
+class Gate:
+    """Judges the candidates of one case; the first whose outputs can be compared, eager, is what stock's error is."""
+
+    def __init__(self, suite: Suite, case: Case, inputs: Inputs) -> None:
+        self._suite, self._case = suite, case
+        self._reference = suite.reference(case, inputs)
+        self._eager: Outputs | None = None
+
+    def verdict(self, candidate: Candidate, call: Callable[[], Outputs], inputs: Inputs) -> Verdict:
+        """Of a candidate whose timed call on `inputs` is `call`."""
+        outputs, fault = self._outcome(candidate, call, inputs)
+        if fault:
+            return Verdict(False, math.inf, fault)
+        if outputs is None:
+            return Verdict(True, 0.0)
+        self._eager = self._eager or outputs
+        return judge(outputs, self._eager, self._reference, strict=candidate.role != "info")
+
+    def _outcome(self, candidate: Candidate, call: Callable[[], Outputs], inputs: Inputs) -> tuple[Outputs | None, str]:
+        """What to compare with the reference, None where nothing can be, and what is wrong with random draws."""
+        if not isinstance(self._suite, RandomSuite):
+            return call(), ""
+        first = tuple(output.clone() for output in call())  # the replay of a CUDA graph writes it anew
+        fault = self._suite.check(self._case, inputs, (first, call()))
+        return None if candidate.given is None else candidate.given()(inputs), fault
 
 
 def error_of(output: Tensor, reference: Tensor) -> float:
@@ -41,9 +70,9 @@ def error_of(output: Tensor, reference: Tensor) -> float:
 
 
 def judge(
-    outputs: tuple[Tensor, ...],
-    eager: tuple[Tensor, ...],
-    reference: tuple[Tensor, ...],
+    outputs: Outputs,
+    eager: Outputs,
+    reference: Outputs,
     *,
     strict: bool = True,
 ) -> Verdict:

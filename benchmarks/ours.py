@@ -19,22 +19,33 @@ def library() -> ModuleType | None:
         return None
 
 
-def missing(device: str) -> dict[str, str]:
-    """Why a backend of that device is absent, by backend; empty when all are there."""
+def missing(device: str, family: str) -> dict[str, str]:
+    """Why a backend of that device cannot run the family, by backend; empty when all can."""
     if library() is None:
         return dict.fromkeys(("auto", *BACKENDS[device]), "pyaegpu cannot be imported")
-    status = import_module("pyaegpu.backends").status()
-    return {name: status[name] for name in BACKENDS[device] if status[name] is not None}
+    backends = import_module("pyaegpu.backends")
+    reasons = {}
+    for name in BACKENDS[device]:
+        try:
+            backends.first_available((name,), family, "the benchmark")
+        except backends.BackendError as error:
+            reasons[name] = str(error).rpartition(f"{name}: ")[2]
+    return reasons
 
 
 def candidates(
-    device: str, make: Callable[[ModuleType], Step], served_by: Callable[[ModuleType, Inputs], str]
+    device: str,
+    family: str,
+    make: Callable[[ModuleType], Step],
+    served_by: Callable[[ModuleType, Inputs], str],
+    given: Callable[[ModuleType], Step] | None = None,
 ) -> list[Candidate]:
-    """`auto` (published) and each named backend that is there; `make(pyaegpu)` builds the step."""
+    """`auto` (published) and each named backend that is there; `make(pyaegpu)` builds the step, `given` that of a
+    random op with the reference's noise."""
     pyaegpu = library()
     if pyaegpu is None:
         return []
-    absent = missing(device)
+    absent = missing(device, family)
     names = ["auto", *(name for name in BACKENDS[device] if name not in absent)]
 
     def candidate(name: str) -> Candidate:
@@ -45,6 +56,7 @@ def candidates(
             scope=lambda: pyaegpu.backend(name),
             published=name == "auto",
             served_by=lambda inputs: served_by(pyaegpu, inputs),
+            given=None if given is None else lambda: given(pyaegpu),
         )
 
     return [candidate(name) for name in names]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.case import Suite
+from benchmarks.suites.corrupt import CorruptSuite
+from benchmarks.suites.reparameterize import ReparameterizeSuite
 from benchmarks.suites.vae_loss import VaeLossSuite
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (VaeLossSuite(),)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (VaeLossSuite(), ReparameterizeSuite(), CorruptSuite())}
 
 
 def get_suite(name: str) -> Suite:

@@ -61,7 +61,7 @@ def save(path: Path, rows: list[Row], runner: Runner, left: int) -> None:
     run = {
         "settings": asdict(runner.settings),
         "copy_gbs": runner.copy_gbs,
-        "missing_backends": ours.missing(runner.settings.device),
+        "missing_backends": ours.missing(runner.settings.device, runner.suite.name),
         "cases_left": left,
     }
     results.write(path, rows, run)

@@ -6,6 +6,7 @@ set -u
 readonly LIMIT_S=470
 readonly SKIPPED=77
 readonly BENCH_BUDGET_S=400
+readonly SUITES=(vae_loss reparameterize corrupt)
 
 usage() {
   cat <<'TEXT'
@@ -15,14 +16,15 @@ stages, each under 8 minutes, each printing a short summary last:
   build      builds pyaegpu in place (TORCH_CUDA_ARCH_LIST, default 9.0a)     build.log
   test       pytest -m gpu                                                    test.log
   sanitize   compute-sanitizer memcheck on small awkward shapes               sanitize.log
-  bench      the vae_loss suite                        bench.log vae_loss.json vae_loss.md
-  profile    ncu on one large call per GPU backend                            profile.log
+  bench-SUITE  vae_loss, reparameterize or corrupt    bench-SUITE.log SUITE.json SUITE.md
+  profile    ncu on one large call per family and GPU backend                 profile.log
+  bench      every suite, one stage after another
   all        build, test, bench (default)
 
 ARGUMENTS after -- go to pytest (test) or to python3 -m benchmarks.run (bench), for example
-  --stage bench -- --shard 2/2
-DIR (default benchmarks/results/gpu) receives at most 8 files. PYAEGPU_COMMIT names the commit where
-the sources have no git repository. Nothing is downloaded, no setting of the card is touched.
+  --stage bench-reparameterize -- --shard 2/2
+DIR (default benchmarks/results/gpu) receives at most 3 files of a stage. PYAEGPU_COMMIT names the commit
+where the sources have no git repository. Nothing is downloaded, no setting of the card is touched.
 Exit code: 0 all right, 1 a stage failed, 2 bad arguments, 77 nothing could run (no GPU, no tool).
 TEXT
 }
@@ -91,16 +93,19 @@ stage_sanitize() {
 }
 
 stage_bench() {
+  local suite=$1
+  shift
   has_gpu || { skip 'no GPU'; return; }
-  logged bench python3 -m benchmarks.run --suite vae_loss --device cuda --out "$out" \
+  logged "bench-$suite" python3 -m benchmarks.run --suite "$suite" --device cuda --out "$out" \
     --budget "$BENCH_BUDGET_S" "$@"
 }
 
 profile_commands() {
-  local rc=0 backend
-  for backend in cuda triton; do
+  local rc=0 call
+  # the cuda backend has no kernels of corrupt
+  for call in vae_loss:cuda vae_loss:triton reparameterize:cuda reparameterize:triton corrupt:triton; do
     ncu --clock-control none --target-processes all --nvtx --nvtx-include 'profile/' --set detailed \
-      python3 -m benchmarks.smoke --backend "$backend" --profile || rc=1
+      python3 -m benchmarks.smoke --backend "${call#*:}" --profile "${call%:*}" || rc=1
   done
   return "$rc"
 }
@@ -112,7 +117,7 @@ stage_profile() {
   logged profile bash -o pipefail -c profile_commands >/dev/null
   local rc=$?
   grep -E '^  [A-Za-z_].*\(|Duration|Memory Throughput|DRAM Throughput|Registers Per Thread' "$out/profile.log" |
-    head -60
+    head -120
   return "$rc"
 }
 
@@ -121,9 +126,12 @@ run_stage() {
   shift
   printf '== %s\n' "$name"
   rm -f "$out/$name.log"
-  "stage_$name" "$@"
+  case $name in
+    bench-*) stage_bench "${name#bench-}" "$@" ;;
+    *) "stage_$name" "$@" ;;
+  esac
   rc=$?
-  summary+=("$(printf '%-9s rc %-3s %4s s' "$name" "$rc" "$((SECONDS - began))")")
+  summary+=("$(printf '%-20s rc %-3s %4s s' "$name" "$rc" "$((SECONDS - began))")")
   [ "$rc" -eq "$SKIPPED" ] && return
   ran=1
   [ "$rc" -eq 0 ] || failed=1
@@ -140,9 +148,12 @@ while [ $# -gt 0 ]; do
     *) die "unknown argument: $1" ;;
   esac
 done
+suites=("${SUITES[@]/#/bench-}")
 case $stage in
-  build | test | sanitize | bench | profile) stages=("$stage") ;;
-  all) stages=(build test bench) ;;
+  build | test | sanitize | profile) stages=("$stage") ;;
+  bench) stages=("${suites[@]}") ;;
+  bench-*) [[ " ${suites[*]} " == *" $stage "* ]] || die "unknown stage: $stage"; stages=("$stage") ;;
+  all) stages=(build test "${suites[@]}") ;;
   *) die "unknown stage: $stage" ;;
 esac
 [ "$stage" != all ] || [ $# -eq 0 ] || die 'arguments after -- need one --stage'

@@ -1,6 +1,6 @@
-"""Runs each case of a family once on one backend and checks it: what memory checkers and profilers are given.
+"""Runs each case of the families once on one backend and checks it: what memory checkers and profilers are given.
 
-``python -m benchmarks.smoke --backend cuda`` takes small awkward shapes; ``--profile`` one large case, its
+``python -m benchmarks.smoke --backend cuda`` takes small awkward shapes; ``--profile FAMILY`` one large case, its
 second call inside an NVTX range named "profile".
 """
 
@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks import gate, ours
-from benchmarks.case import Candidate, Case, Inputs
-from benchmarks.suites.vae_loss import IMAGES, KINDS, VaeLossSuite, make_case
+from benchmarks.case import Candidate, Case, Inputs, Outputs, Suite
+from benchmarks.registry import SUITES
+from benchmarks.suites import corrupt, reparameterize, vae_loss
 
 SHAPES = ((1, 1), (3, 7), (5, 3, 7, 9), (2, 4099))
-SUITE = VaeLossSuite()
+DTYPES = ("float32", "bfloat16", "float16")
+LARGE = {
+    "vae_loss": vae_loss.make_case(vae_loss.IMAGES, "bce_logits", dtype="bfloat16", g=0.375),
+    "reparameterize": reparameterize.make_case(reparameterize.LARGE, reparameterize.SAMPLE_KL, dtype="bfloat16"),
+    "corrupt": corrupt.make_case(corrupt.LARGE, "gaussian", dtype="bfloat16", mode="fwd"),
+}
 
 
-def small_cases() -> list[Case]:
-    """Every kind and dtype on sizes that fill no block and no 16-byte access."""
-    dtypes = ("float32", "bfloat16", "float16")
-    cases = [make_case(shape, kind, dtype=dtype) for shape in SHAPES for kind in KINDS for dtype in dtypes]
-    return cases + [make_case(shape, "bce_logits", g=0.375) for shape in SHAPES]
+def small_cases(family: str) -> list[Case]:
+    """Every op, kind and dtype of the family on sizes that fill no block and no 16-byte access."""
+    makers = {
+        "vae_loss": (vae_loss.make_case, vae_loss.KINDS),
+        "reparameterize": (reparameterize.make_case, reparameterize.OPS),
+        "corrupt": (corrupt.make_case, corrupt.KINDS),
+    }
+    make, kinds = makers[family]
+    cases = [make(shape, kind, dtype=dtype) for shape in SHAPES for kind in kinds for dtype in DTYPES]
+    scaled = [vae_loss.make_case(shape, "bce_logits", g=0.375) for shape in SHAPES]
+    return cases + (scaled if family == "vae_loss" else [])
 
 
 def misaligned(tensor: Tensor) -> Tensor:
@@ -34,34 +47,36 @@ def misaligned(tensor: Tensor) -> Tensor:
     return view.copy_(tensor.detach()).requires_grad_(tensor.requires_grad)
 
 
-def check(case: Case, backend: str, device: str) -> list[str]:
+def check(suite: Suite, case: Case, backend: str, device: str) -> list[str]:
     """Failures of one case, with aligned and with misaligned inputs."""
-    aligned = SUITE.inputs(case, device, seed=0)
-    candidates = {candidate.name: candidate for candidate in SUITE.candidates(case, device, compiled=False)}
+    aligned = suite.inputs(case, device, seed=0)
+    candidates = {candidate.name: candidate for candidate in suite.candidates(case, device, compiled=False)}
     failed = []
     for form, inputs in (
         ("aligned", aligned),
         ("misaligned", {k: misaligned(t) for k, t in aligned.items()}),
     ):
-        eager = candidates["eager"].make()(inputs)
-        outputs = run(candidates[f"pyaegpu:{backend}"], inputs)
-        verdict = gate.judge(outputs, eager, SUITE.reference(case, inputs))
-        if not verdict.ok:
-            failed.append(f"{case.id} {form}: {verdict.reason}")
+        judge = gate.Gate(suite, case, inputs)
+        for name in ("eager", f"pyaegpu:{backend}"):  # eager first: its error is what is allowed
+            candidate = candidates[name]
+            with candidate.scope():
+                verdict = judge.verdict(candidate, partial(candidate.make(), inputs), inputs)
+            if not verdict.ok:
+                failed.append(f"{case.id} {form} {name}: {verdict.reason}")
     return failed
 
 
-def run(candidate: Candidate, inputs: Inputs) -> tuple[Tensor, ...]:
+def run(candidate: Candidate, inputs: Inputs) -> Outputs:
     """One call in the candidate's scope."""
     with candidate.scope():
         return candidate.make()(inputs)
 
 
-def profile(backend: str, device: str) -> None:
+def profile(family: str, backend: str, device: str) -> None:
     """One warm call, then one inside the NVTX range."""
-    case = make_case(IMAGES, "bce_logits", dtype="bfloat16", g=0.375)
-    inputs = SUITE.inputs(case, device, seed=0)
-    found = SUITE.candidates(case, device, compiled=False)
+    suite, case = SUITES[family], LARGE[family]
+    inputs = suite.inputs(case, device, seed=0)
+    found = suite.candidates(case, device, compiled=False)
     candidate = next(one for one in found if one.name == f"pyaegpu:{backend}")
     run(candidate, inputs)
     torch.cuda.synchronize()
@@ -69,6 +84,14 @@ def profile(backend: str, device: str) -> None:
     run(candidate, inputs)
     torch.cuda.synchronize()
     torch.cuda.nvtx.range_pop()
+
+
+def check_all(families: Sequence[str], backend: str, device: str) -> int:
+    """How many cases failed; prints them."""
+    cases = [(SUITES[family], case) for family in families for case in small_cases(family)]
+    failed = [line for suite, case in cases for line in check(suite, case, backend, device)]
+    print("\n".join([*failed, f"{backend}: {len(cases)} cases of {', '.join(families)}, {len(failed)} failures"]))
+    return len(failed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,20 +102,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--backend", choices=("cpu", "cuda", "triton"), required=True)
-    parser.add_argument("--profile", action="store_true", help="one large case under NVTX, on a GPU")
+    parser.add_argument(
+        "--profile", choices=sorted(LARGE), metavar="FAMILY", help="one large case under NVTX, on a GPU"
+    )
     options = parser.parse_args(arguments)
     device = "cpu" if options.backend == "cpu" else "cuda"
-    absent = ours.missing(device).get(options.backend)
-    if absent or (device == "cuda" and not torch.cuda.is_available()):
-        print(f"backend {options.backend} is not here: {absent or 'torch sees no CUDA device'}")
+    absent = {family: ours.missing(device, family).get(options.backend) for family in SUITES}
+    families = [family for family, reason in absent.items() if reason is None]
+    if not families or (device == "cuda" and not torch.cuda.is_available()):
+        print(f"backend {options.backend} is not here: {absent['vae_loss'] or 'torch sees no CUDA device'}")
+        return 2
+    if options.profile not in (None, *families):
+        print(absent[options.profile])
         return 2
     if options.profile:
-        profile(options.backend, device)
+        profile(options.profile, options.backend, device)
         return 0
-    cases = small_cases()
-    failed = [line for case in cases for line in check(case, options.backend, device)]
-    print("\n".join([*failed, f"{options.backend}: {len(cases)} cases, {len(failed)} failures"]))
-    return 1 if failed else 0
+    return 1 if check_all(families, options.backend, device) else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks import ours
+from benchmarks import ours, stock
 from benchmarks.case import DTYPES, LAYOUTS, Candidate, Case, Inputs, Step, Work
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -163,12 +163,7 @@ class VaeLossSuite:
         kind = str(case.option("kind"))
         # Stock's float16 sum of a batch overflows: there the float32 form of autocast is what users run.
         loss = stock_loss(kind, upcast=case.dtype == "float16")
-        found = [Candidate("eager", "stock", lambda: step_of(loss, case))]
-        if compiled:
-            found.append(Candidate("compile", "stock", lambda: step_of(_compile(loss, "default"), case)))
-            if device == "cuda":
-                mode = "max-autotune-no-cudagraphs"
-                found.append(Candidate("compile_max", "stock", lambda: step_of(_compile(loss, mode), case)))
+        found = stock.candidates(loss, lambda form: step_of(form, case), device, compiled)
         if case.dtype == "bfloat16":
             upcast = stock_loss(kind, upcast=True)
             found.append(Candidate("eager_autocast", "stock", lambda: step_of(upcast, case)))
@@ -176,6 +171,7 @@ class VaeLossSuite:
             found.append(Candidate("eager_sigmoid_bce", "info", lambda: step_of(sigmoid_bce, case)))
         return found + ours.candidates(
             device,
+            self.name,
             lambda library: step_of(_fused(library, kind), case),
             lambda library, inputs: _served_by(library, inputs, kind),
         )
@@ -196,7 +192,3 @@ def _fused(library: ModuleType, kind: str) -> Loss:
 def _served_by(library: ModuleType, inputs: Inputs, kind: str) -> str:
     arguments = [inputs[name] for name in ("recon", "target", "mu", "logvar")]
     return str(library.explain(library.vae_loss, *arguments, kind=kind).backend)
-
-
-def _compile(loss: Loss, mode: str) -> Loss:
-    return torch.compile(loss, mode=mode, dynamic=False, fullgraph=True)

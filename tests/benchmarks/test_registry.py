@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.case import DTYPES, LAYOUTS, MODES
 from benchmarks.registry import SUITES, get_suite
+from benchmarks.suites import corrupt, reparameterize
 from benchmarks.suites.vae_loss import CACHE_RESIDENT, LEAVES, VaeLossSuite, make_case, step_of, stock_loss
 
 SUITE = VaeLossSuite()
@@ -20,7 +21,7 @@ def test_cases_are_unique_and_well_formed(name: str, device: str, size: str) -> 
     cases = suite.cases(device, size)
     assert cases and len({case.id for case in cases}) == len(cases)
     for case in cases:
-        assert case.op == suite.name
+        assert case.op in (suite.name, *(reparameterize.OPS if name == "reparameterize" else ()))
         assert case.dtype in DTYPES and case.layout in LAYOUTS and case.mode in MODES
         assert suite.work(case).bytes > 0 and suite.work(case).flops > 0
         assert device == "cuda" or not case.graph
@@ -74,9 +75,12 @@ def test_inputs_are_random_and_in_range(kind: str, layout: str) -> None:
     assert torch.equal(again["recon"], inputs["recon"]) and not torch.equal(other["recon"], inputs["recon"])
 
 
-def test_exactly_one_candidate_is_eager_and_one_is_published() -> None:
-    for case in SUITE.cases("cpu", "tiny"):
-        candidates = SUITE.candidates(case, "cpu", compiled=True)
+@pytest.mark.parametrize("name", sorted(SUITES))
+def test_exactly_one_candidate_is_eager_and_one_is_published(name: str) -> None:
+    suite = get_suite(name)
+    for case in suite.cases("cpu", "tiny"):
+        candidates = suite.candidates(case, "cpu", compiled=True)
+        assert {candidate.name for candidate in candidates} >= {"eager", "compile", "pyaegpu:auto"}
         assert [candidate.name for candidate in candidates].count("eager") == 1
         assert [candidate.name for candidate in candidates if candidate.published] == ["pyaegpu:auto"]
 
@@ -101,3 +105,64 @@ def test_float16_eager_is_finite_where_a_half_precision_sum_is_not() -> None:
     value, gradient, *_ = eager.make()(inputs)
     assert torch.isfinite(value) and gradient.dtype == torch.float16
     assert not torch.isfinite(step_of(stock_loss("bce_logits"), case)(inputs)[0])
+
+
+@pytest.mark.parametrize(
+    ("op", "mode", "accesses"),
+    [
+        ("reparameterize", "fwd", 3),
+        ("reparameterize", "fwd+bwd", 6),
+        ("reparameterize_kl", "fwd", 3),
+        ("reparameterize_kl", "fwd+bwd", 8),
+    ],
+)
+def test_work_of_a_sample(op: str, mode: str, accesses: int) -> None:
+    case = reparameterize.make_case((64, 4, 64, 64), op, dtype="bfloat16", mode=mode)
+    assert get_suite("reparameterize").work(case).bytes == 2 * accesses * 64 * 4 * 64 * 64
+
+
+@pytest.mark.parametrize(("kind", "accesses"), [("gaussian", 2), ("masking", 4), ("salt_and_pepper", 4)])
+def test_work_of_a_corruption(kind: str, accesses: int) -> None:
+    for mode, moved in (("fwd", 2), ("fwd+bwd", accesses)):
+        case = corrupt.make_case((1024, 784), kind, mode=mode)
+        assert get_suite("corrupt").work(case).bytes == 4 * moved * 1024 * 784
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_random_suites_hold_the_promised_rows(device: str) -> None:
+    samples, corruptions = (get_suite(name).cases(device, "full") for name in ("reparameterize", "corrupt"))
+    for op in reparameterize.OPS:
+        mine = [case for case in samples if case.op == op]
+        assert {case.shape for case in mine} == {(1024, 128), (64, 4, 64, 64), (4096, 4096)}
+        assert {case.mode for case in mine} == set(MODES)
+        assert any(case.graph and case.shape == (1024, 128) for case in mine) == (device == "cuda")
+    for kind in corrupt.KINDS:
+        mine = [case for case in corruptions if case.option("kind") == kind]
+        assert {case.shape[0] for case in mine} == {1024, 256, 4096} and {case.mode for case in mine} == set(MODES)
+    assert {case.dtype for case in (*samples, *corruptions)} == {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize("name", ["reparameterize", "corrupt"])
+def test_random_suites_ask_for_a_gradient_that_is_not_constant(name: str) -> None:
+    suite = get_suite(name)
+    for case in suite.cases("cpu", "tiny"):
+        inputs, other = (suite.inputs(case, "cpu", seed) for seed in (1, 2))
+        assert ("g" in inputs) == (case.mode == "fwd+bwd")
+        assert all(tensor.unique().numel() > 10 for tensor in inputs.values())
+        assert not any(torch.equal(inputs[key], other[key]) for key in inputs)
+        assert {key for key, tensor in inputs.items() if tensor.requires_grad} == inputs.keys() - {"g"}
+
+
+def test_a_reference_of_a_sample_agrees_with_a_formula_written_out() -> None:
+    suite = get_suite("reparameterize")
+    case = reparameterize.make_case((4, 6), "reparameterize_kl", dtype="bfloat16")
+    inputs = suite.inputs(case, "cpu", seed=3)
+    mu, logvar, g = (inputs[name].detach().double() for name in ("mu", "logvar", "g"))
+    noise = reparameterize.given_noise(case, inputs["mu"])
+    sigma = (0.5 * logvar).exp()
+    z, kl, d_mu, d_logvar = suite.reference(case, inputs)
+    assert noise.dtype == torch.bfloat16 and z.dtype == torch.float64
+    torch.testing.assert_close(z, mu + sigma * noise.double())
+    torch.testing.assert_close(kl, 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum())
+    torch.testing.assert_close(d_mu, g + mu)
+    torch.testing.assert_close(d_logvar, 0.5 * g * sigma * noise.double() + 0.5 * (logvar.exp() - 1))

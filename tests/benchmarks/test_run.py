@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import demo, ours, run, smoke
 from benchmarks.demo import Line
+from benchmarks.registry import SUITES
 from benchmarks.suites.vae_loss import KINDS, VaeLossSuite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,17 @@ def test_a_tiny_run_of_the_suite_writes_complete_rows(tmp_path: Path) -> None:
         names = {row["candidate"] for row in rows if row["case"] == case}
         assert names >= {"eager", "eager again (A/A)", "pyaegpu:auto"}
     assert {row["options"]["kind"] for row in rows} == set(KINDS)
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES.keys() - {"vae_loss"}))
+def test_a_tiny_run_of_a_random_suite_times_every_candidate(suite: str, tmp_path: Path) -> None:
+    arguments = [*FAST, "--no-compile", "--suite", suite, "--out", str(tmp_path)]
+    assert run.main(arguments) in (0, run.FAILED)
+    rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
+    assert all(row["status"] in ("ok", "slow", "loss") for row in rows), rows
+    for case in SUITES[suite].cases("cpu", "tiny"):
+        names = {row["candidate"] for row in rows if row["case"] == case.id}
+        assert names >= {"eager", "eager again (A/A)", "pyaegpu:auto"}
 
 
 def test_a_run_stopped_by_its_budget_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,24 +113,50 @@ def test_under_pytest_the_rows_are_in_the_benchmark_json(tmp_path: Path) -> None
         "--bench-no-compile",
         "--bench-retries=0",
     ]
-    command += [*options, f"--benchmark-json={path}", "-k", "bce"]
+    command += [*options, f"--benchmark-json={path}", "-k", "bce or masking or reparameterize_kl"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert path.exists(), done.stdout + done.stderr
     found = json.loads(path.read_text())["benchmarks"]
-    assert len(found) == 2
+    assert [entry["group"] for entry in found].count("vae_loss") == 2 and len(found) == 6
     for entry in found:
         assert {"eager", "pyaegpu:auto"} <= {row["candidate"] for row in entry["extra_info"]["rows"]}
 
 
-def test_smoke_checks_awkward_shapes() -> None:
-    backend = "cpu" if "cpu" not in ours.missing("cpu") else None
-    if backend is None:
-        pytest.skip(f"the cpu backend is not here: {ours.missing('cpu')['cpu']}")
-    assert smoke.main(["--backend", backend]) == 0
+def test_smoke_checks_awkward_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    absent = ours.missing("cpu", "vae_loss")
+    if "cpu" in absent:
+        pytest.skip(f"the cpu backend is not here: {absent['cpu']}")
+    assert smoke.main(["--backend", "cpu"]) == 0
+    assert "of vae_loss, reparameterize, corrupt, 0 failures" in capsys.readouterr().out
+
+
+def test_smoke_fails_on_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyaegpu
+
+    monkeypatch.setattr(smoke, "SHAPES", ((17, 29),))
+    monkeypatch.setattr(pyaegpu, "corrupt", lambda x, *arguments, **options: x + 0)
+    assert smoke.main(["--backend", "cpu"]) == 1
+
+
+def test_smoke_leaves_out_a_family_that_the_backend_has_no_kernels_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = {"corrupt": {"cpu": "it has no kernels of corrupt"}}
+    monkeypatch.setattr(smoke, "SHAPES", ((3, 7),))
+    monkeypatch.setattr(ours, "missing", lambda device, family: absent.get(family, {}))
+    assert smoke.main(["--backend", "cpu"]) == 0
+    assert "of vae_loss, reparameterize, 0 failures" in capsys.readouterr().out
+    assert smoke.main(["--backend", "cpu", "--profile", "corrupt"]) == 2
+    assert "it has no kernels of corrupt" in capsys.readouterr().out
+
+
+def test_a_backend_without_kernels_of_a_family_is_no_candidate() -> None:
+    assert "no kernels of corrupt" in ours.missing("cuda", "corrupt")["cuda"] or ours.missing("cuda", "vae_loss")
+    assert not ours.missing("cpu", "corrupt").keys() - ours.missing("cpu", "vae_loss").keys()
 
 
 def test_smoke_says_which_backend_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    if not ours.missing("cuda").get("cuda"):
+    if not ours.missing("cuda", "vae_loss").get("cuda"):
         pytest.skip("the cuda backend is here")
     assert smoke.main(["--backend", "cuda"]) == 2
     assert "backend cuda is not here" in capsys.readouterr().out
@@ -157,6 +195,7 @@ def test_the_demos_table_lines_up() -> None:
     [
         (["--help"], 0, "usage:"),
         (["--stage", "fly"], 2, "unknown stage: fly"),
+        (["--stage", "bench-fly"], 2, "unknown stage: bench-fly"),
         (["--stage"], 2, "--stage needs a value"),
         (["--bogus"], 2, "unknown argument: --bogus"),
         (["--", "x"], 2, "arguments after -- need one --stage"),
@@ -168,7 +207,13 @@ def test_run_gpu_answers_for_its_arguments(arguments: list[str], code: int, text
     assert done.returncode == code and text in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("stage", ["test", "bench"])
+def test_run_gpu_measures_every_suite() -> None:
+    script = (ROOT / "benchmarks/run_gpu.sh").read_text()
+    assert f"readonly SUITES=({' '.join(SUITES)})" in script
+    assert smoke.LARGE.keys() == SUITES.keys()
+
+
+@pytest.mark.parametrize("stage", ["test", "bench", "bench-corrupt"])
 def test_run_gpu_says_that_there_is_no_gpu(stage: str, tmp_path: Path) -> None:
     command = ["bash", str(ROOT / "benchmarks/run_gpu.sh"), "--stage", stage, "--out", str(tmp_path)]
     folder = Path(sys.executable).parent
