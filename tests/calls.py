@@ -27,6 +27,10 @@ class Call:
         """The inputs, with ``requires_grad`` where a gradient is wanted."""
         return [t.requires_grad_(i in self.wanted) for i, t in enumerate(self.inputs(dtype, device))]
 
+    def is_scalar(self):
+        """Whether the first result is one number, as ``torch.func.grad`` wants it."""
+        return oracle.as_tuple(self.stock(*self.inputs()))[0].dim() == 0
+
     def __str__(self):
         return self.name
 
@@ -81,6 +85,28 @@ def _vae(kind, reduction, wanted=(0, 2, 3), parts=False, **options):
     return Call(name + ("-all" if len(wanted) == 6 else "-beta" if 4 in wanted else ""), ours, stock, make, wanted)
 
 
+def _reparameterize(form, reduction=None, **options):
+    """Noise is given, so that every run is the same; with ``reduction``, sample and divergence."""
+    name = "reparameterize" if reduction is None else "reparameterize_kl"
+    options |= {} if reduction is None else {"reduction": reduction}
+    ours_fn, stock_fn = getattr(pyaegpu, name), getattr(oracle, name)
+
+    def make(dtype, device):
+        mu, spread = latents((3, 4), dtype, device)
+        return mu, spread, latents((3, 4), dtype, device, seed=6)[0]
+
+    def call(fn):
+        return lambda mu, spread, eps: fn(mu, **{form: spread}, eps=eps, **options)
+
+    return Call(
+        "-".join([name, form, *([reduction] if reduction else []), *options.keys() - {"reduction"}]),
+        call(ours_fn),
+        call(stock_fn),
+        make,
+        (0, 1, 2),
+    )
+
+
 _VAE_NAMED = {"kind", "recon_reduction", "kl_reduction"}
 
 RECONSTRUCTION = [
@@ -108,6 +134,28 @@ VAE = [
     _vae("mse", "mean", (0, 1, 2, 3, 4, 5)),
     _vae("mse", "mean", (0, 2, 3, 4), free_bits=0.4),
 ]
-CALLS = [*RECONSTRUCTION, *KL, *VAE]
+SAMPLE = [
+    _reparameterize("logvar"),
+    _reparameterize("std"),
+    _reparameterize("logvar", clamp=(-0.5, 0.5)),
+    _reparameterize("logvar", "sum", clamp=(-0.5, 0.5)),
+    _reparameterize("logvar", "batchmean"),
+    _reparameterize("logvar", "sample"),
+    _reparameterize("logvar", "none"),
+    _reparameterize("logvar", "dim"),
+]
+CALLS = [*RECONSTRUCTION, *KL, *VAE, *SAMPLE]
 # One of each function and shape of result, where a check is slow.
-FEW = [RECONSTRUCTION[0], RECONSTRUCTION[8], RECONSTRUCTION[11], KL[1], KL[9], VAE[1], VAE[5], VAE[6]]
+FEW = [
+    RECONSTRUCTION[0],
+    RECONSTRUCTION[8],
+    RECONSTRUCTION[11],
+    KL[1],
+    KL[9],
+    VAE[1],
+    VAE[5],
+    VAE[6],
+    SAMPLE[1],
+    SAMPLE[2],
+    SAMPLE[5],
+]

@@ -98,6 +98,20 @@ def vae(
     return part + beta * divergence, part, divergence
 
 
+def reparameterize(mu, logvar=None, *, std=None, eps, clamp=None):
+    """``mu + sigma * eps``."""
+    if logvar is not None:
+        std = torch.exp(0.5 * (logvar if clamp is None else logvar.clamp(*clamp)))
+    return mu + std * eps
+
+
+def reparameterize_kl(mu, logvar, *, eps, clamp=None, reduction="batchmean"):
+    """(z, kl), the divergence in float32 at least."""
+    z = reparameterize(mu, logvar, eps=eps, clamp=clamp)
+    accumulator = torch.promote_types(mu.dtype, torch.float32)
+    return z, kl(mu.to(accumulator), logvar.to(accumulator), reduction=reduction, clamp=clamp)
+
+
 def images(kind, shape, dtype=torch.float32, device="cpu", seed=0):
     """A reconstruction and a target that suit ``kind``."""
     generator = torch.Generator().manual_seed(seed)

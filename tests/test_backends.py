@@ -96,12 +96,33 @@ def test_a_selected_backend_serves_the_call(name, used):
 
 @pytest.mark.parametrize("name", ["cuda", "triton"])
 @pytest.mark.parametrize(
-    "call", [pyaegpu.reconstruction_loss, pyaegpu.gaussian_kl, lambda *a: pyaegpu.vae_loss(*a, *a)]
+    "call",
+    [
+        pyaegpu.reconstruction_loss,
+        pyaegpu.gaussian_kl,
+        lambda *a: pyaegpu.vae_loss(*a, *a),
+        pyaegpu.reparameterize,
+        pyaegpu.reparameterize_kl,
+    ],
 )
 def test_a_backend_that_cannot_serve_is_refused_with_the_reason(name, call):
     reason = r"CUDA tensors.*on cpu" if GPU else r"CUDA"
     with pyaegpu.backend(name), pytest.raises(RuntimeError, match=rf"'{name}' was selected but cannot run.*{reason}"):
         call(X, X)
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_corrupt_refuses_a_backend_that_cannot_serve(name):
+    with pyaegpu.backend(name), pytest.raises(RuntimeError, match=rf"'{name}' was selected but cannot run corrupt"):
+        pyaegpu.corrupt(X, "masking", 0.5)
+
+
+@pytest.mark.gpu
+def test_corrupt_on_a_gpu_is_tritons():
+    reason = "no kernels of corrupt"
+    assert reason in pyaegpu.explain(pyaegpu.corrupt, X.cuda(), "masking", 0.5).others["cuda"]
+    with pyaegpu.backend("cuda"), pytest.raises(RuntimeError, match=reason):
+        pyaegpu.corrupt(X.cuda(), "masking", 0.5)
 
 
 @pytest.mark.gpu
@@ -153,8 +174,13 @@ def test_importing_touches_no_gpu_and_patches_nothing():
         (pyaegpu.vae_loss, (X, X, X, X)),
         (pyaegpu.nn.ReconstructionLoss(), (X, X)),
         (pyaegpu.nn.VAELoss(), (X, X, X, X)),
+        (pyaegpu.reparameterize, (X, X)),
+        (pyaegpu.reparameterize_kl, (X, X)),
+        (pyaegpu.corrupt, (X, "masking", 0.5)),
+        (pyaegpu.nn.Reparameterize(), (X, X)),
+        (pyaegpu.nn.Corrupt("masking", 0.5), (X,)),
     ],
-    ids=["reconstruction_loss", "gaussian_kl", "vae_loss", "ReconstructionLoss", "VAELoss"],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__) if callable(value) else "",
 )
 def test_explain(fn, args):
     pyaegpu.backend("auto")
@@ -164,6 +190,24 @@ def test_explain(fn, args):
     lines = str(found).splitlines()
     assert "cpu" in lines[0] and found.op in lines[0]
     assert all(any(name in line and reason in line for line in lines) for name, reason in found.others.items())
+
+
+@pytest.mark.parametrize("fn", [pyaegpu.sparsity_penalty, pyaegpu.contractive_penalty])
+def test_the_penalties_are_stock(fn):
+    found = pyaegpu.explain(fn, X, X)
+    assert found.op == fn.__name__ and found.backend == "reference" and "stock" in found.algorithm
+    assert set(found.others) == {"cuda", "triton", "cpu"} and all(found.others.values())
+
+
+@pytest.mark.parametrize(
+    "call", [pyaegpu.reparameterize, pyaegpu.reparameterize_kl, lambda *a: pyaegpu.corrupt(a[0], "masking", 0.5)]
+)
+@pytest.mark.parametrize("name, used", [("reference", []), ("cpu", ["pyaegpu"]), ("auto", ["pyaegpu"])])
+def test_a_selected_backend_serves_a_call_that_draws(call, name, used):
+    """A dispatch mode traces: there the registered op is called, and its seed is a tensor."""
+    with pyaegpu.backend(name), Namespaces() as namespaces:
+        call(X, X)
+    assert namespaces.seen == used
 
 
 def test_explain_follows_the_selection():

@@ -41,6 +41,27 @@ SIGNATURES = {
             "return_parts": False,
         },
     ),
+    "reparameterize": (
+        {"mu": EMPTY, "logvar": None},
+        {
+            "std": None,
+            "eps": None,
+            "generator": None,
+            "training": True,
+            "clamp": None,
+            "return_eps": False,
+        },
+    ),
+    "reparameterize_kl": (
+        {"mu": EMPTY, "logvar": EMPTY},
+        {"eps": None, "generator": None, "clamp": None, "reduction": "batchmean"},
+    ),
+    "corrupt": (
+        {"input": EMPTY, "kind": EMPTY, "amount": EMPTY},
+        {"generator": None, "low": 0.0, "high": 1.0},
+    ),
+    "sparsity_penalty": ({"code": EMPTY, "kind": "l1"}, {"target": 0.05, "reduction": "mean"}),
+    "contractive_penalty": ({"hidden": EMPTY, "weight": EMPTY}, {"reduction": "mean"}),
 }
 
 
@@ -76,10 +97,20 @@ def test_modules_take_the_keyword_arguments_of_their_functions():
     for module, function, inputs in (
         (pyaegpu.nn.ReconstructionLoss, pyaegpu.reconstruction_loss, 2),
         (pyaegpu.nn.VAELoss, pyaegpu.vae_loss, 4),
+        (pyaegpu.nn.Corrupt, pyaegpu.corrupt, 1),
     ):
         ours = {n: p.default for n, p in inspect.signature(module).parameters.items()}
         theirs = {n: p.default for n, p in list(inspect.signature(function).parameters.items())[inputs:]}
         assert ours == theirs
+
+
+def test_reparameterize_takes_its_options_at_init_and_its_tensors_at_the_call():
+    module, function = pyaegpu.nn.Reparameterize, pyaegpu.reparameterize
+    options = inspect.signature(module).parameters.keys()
+    tensors = inspect.signature(module.forward).parameters.keys() - {"self"}
+    # `training` is the module's own; a generator may come at either.
+    assert options | tensors | {"training"} == inspect.signature(function).parameters.keys()
+    assert options & tensors == {"generator"}
 
 
 def test_the_example_of_the_textbook():

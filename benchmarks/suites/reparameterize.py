@@ -19,7 +19,7 @@ Sampler = Callable[[Tensor, Tensor, Tensor | None], Outputs]  # of mu, logvar an
 SAMPLE, SAMPLE_KL = "reparameterize", "reparameterize_kl"
 OPS = (SAMPLE, SAMPLE_KL)
 LEAVES = ("mu", "logvar")
-LATENTS, MAPS, LARGE = (1024, 128), (64, 4, 64, 64), (4096, 4096)
+MLP, LATENTS, MAPS, LARGE = (128, 20), (1024, 128), (64, 4, 64, 64), (4096, 4096)
 CACHE_RESIDENT = 1 << 20  # problems of at most this many elements are meant to stay in the cache
 # Operations per element, estimated, integer ones too: a quarter of a Philox call and half of a Box-Muller pair.
 NOISE_FLOPS = 45
@@ -83,10 +83,10 @@ def make_case(shape: tuple[int, ...], op: str = SAMPLE, **changes: Any) -> Case:
 
 
 def cpu_cases() -> list[Case]:
-    """float32, and the largest in bfloat16 once."""
+    """float32; the divergence also at the size of an MNIST MLP, and the largest in bfloat16 once."""
     shapes, modes = (LATENTS, MAPS, LARGE), ("fwd", "fwd+bwd")
     cases = [make_case(shape, op, mode=mode) for op in OPS for mode in modes for shape in shapes]
-    return [*cases, make_case(LARGE, dtype="bfloat16")]
+    return [*cases, make_case(MLP, SAMPLE_KL), make_case(LARGE, dtype="bfloat16")]
 
 
 def cuda_cases() -> list[Case]:

@@ -38,7 +38,11 @@ def by_sample(f: Callable[..., Sequence[Tensor]], generators: list[torch.Generat
     if not generators:
         return list(f(*tensors, None))
     rows = [f(*(t[i : i + 1] for t in tensors), generator) for i, generator in enumerate(generators)]
-    return [torch.cat(parts) for parts in zip(*rows, strict=True)]
+    order = memory_order(tensors[0])
+    results = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+    if order is None:
+        return results
+    return [t.permute(order).contiguous().permute(inverse_of(order)) for t in results]
 
 
 def memory_order(t: Tensor) -> tuple[int, ...] | None:

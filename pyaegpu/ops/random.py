@@ -65,7 +65,9 @@ def stock_noise(
     """Noise of ``like``'s shape by torch.randn or torch.rand; a CPU generator's noise is moved to ``like``'s device."""
     device = like.device if generator is None or generator.device.type == "cuda" else generator.device
     dtype = like.dtype if dtype is None else dtype
-    return source(like.shape, generator=generator, dtype=dtype, device=device).to(like.device)
+    # The overload with a generator, even None, takes no symbolic sizes.
+    given = {} if generator is None else {"generator": generator}
+    return source(like.shape, **given, dtype=dtype, device=device).to(like.device)
 
 
 def _random_seed(device: torch.device | None, generator: torch.Generator | None) -> Tensor:

@@ -62,12 +62,13 @@ def _backward(ctx: Any, g: Tensor, g_eps: Tensor | None) -> tuple[Tensor | None,
 
 
 def _setup_kl(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # a result that is not used sends nothing, not 0 times what may be infinite
     *tensors, seed_value, offset, lo, hi, reduction, factor = inputs
     ctx.save_for_backward(*tensors)
     ctx.args = (seed_value, offset, lo, hi, reduction, factor)
 
 
-def _kl_backward(ctx: Any, g_z: Tensor, g_kl: Tensor) -> tuple[Tensor | None, ...]:
+def _kl_backward(ctx: Any, g_z: Tensor | None, g_kl: Tensor | None) -> tuple[Tensor | None, ...]:
     needed = ctx.needs_input_grad
     grads = torch.ops.pyaegpu.reparameterize_kl_bwd(g_z, g_kl, *ctx.saved_tensors, *ctx.args, needed[2])
     return grads[0], grads[1], grads[2] if needed[2] else None, *(None,) * 7

@@ -3,45 +3,12 @@
 import oracle
 import pytest
 import torch
+from layouts import DENSE, LAYOUTS, every_second, permuted, sliced
 from oracle import check, images, latents, run
 
 import pyaegpu
 
 SHAPE = (6, 4, 10, 14)
-
-
-def _sliced(t):
-    padded = torch.full([s + 3 for s in t.shape], float("nan"), dtype=t.dtype, device=t.device)
-    inner = padded[tuple(slice(1, 1 + s) for s in t.shape)]
-    inner.copy_(t)
-    return inner
-
-
-def _every_second(t):
-    spaced = torch.full((*t.shape[:-1], 2 * t.shape[-1]), float("nan"), dtype=t.dtype, device=t.device)
-    view = spaced[..., ::2]
-    view.copy_(t)
-    return view
-
-
-def _permuted(t):
-    """Dense, dimensions stored in reverse."""
-    order = list(reversed(range(t.dim())))
-    return t.permute(order).contiguous().permute(order)
-
-
-LAYOUTS = {
-    "contiguous": lambda t: t,
-    "channels_last": lambda t: t.to(memory_format=torch.channels_last),
-    "permuted": _permuted,
-    "transposed_batch": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
-    "sliced": _sliced,
-    "every_second": _every_second,
-    "expanded_batch": lambda t: t[:1].expand_as(t),
-    "expanded_pixels": lambda t: t[..., :1].expand_as(t),
-    "offset": lambda t: torch.cat([t.new_zeros(3), t.reshape(-1)])[3:].view(t.shape),
-}
-DENSE = ("contiguous", "channels_last", "permuted", "transposed_batch", "offset")
 
 
 @pytest.mark.parametrize("target_layout", ["contiguous", "channels_last", "sliced", "expanded_batch"])
@@ -97,8 +64,8 @@ def latent_layouts(device):
     mu, logvar = latents((6, 10), device=device)
     both = torch.cat([mu, logvar], 1)
     yield "halves", both.chunk(2, 1)
-    yield "slices", (_sliced(mu), _sliced(logvar))
-    yield "every_second", (_every_second(mu), logvar)
+    yield "slices", (sliced(mu), sliced(logvar))
+    yield "every_second", (every_second(mu), logvar)
     yield "transposed", (mu.t().contiguous().t(), logvar.t().contiguous().t())
     yield "mixed", (mu.t().contiguous().t(), logvar)
     yield "expanded_batch", (mu[:1].expand(6, 10), logvar)
@@ -136,7 +103,7 @@ def test_gaussian_kl_against_another_in_any_layout(device, reduction):
 
 
 def test_gaussian_kl_over_dims_of_a_permuted_tensor(device):
-    mu, logvar = (_permuted(t) for t in latents((4, 3, 5), device=device))
+    mu, logvar = (permuted(t) for t in latents((4, 3, 5), device=device))
     for dims in (0, (0, 2), (1, 2)):
         check(
             lambda m, v, d=dims: pyaegpu.gaussian_kl(m, v, reduction="sample", dims=d),
