@@ -51,12 +51,13 @@ def reparameterize(
         noise = stock_noise(torch.randn, mu, generator) if eps is None else eps
         return reference.reparameterize(mu, spread, noise, *args), noise
     source = draw(mu.device, generator) if eps is None else NO_DRAW
+    drawn = return_eps and eps is None
     if route == "graph":
-        z, noise = torch.ops.pyaegpu.reparameterize_fwd(mu, spread, eps, *source, *args, return_eps)
-        noise = noise.detach()
+        z, noise = torch.ops.pyaegpu.reparameterize_fwd(mu, spread, eps, *source, *args, drawn)
+        noise = noise.detach() if drawn else mu
     else:
-        call = (library.implementation(FAMILY, route), source, args, return_eps and eps is None)
-        z, noise = _Sample.apply(mu, spread, eps, call) if call[3] else (_Sample.apply(mu, spread, eps, call), mu)
+        call = (library.implementation(FAMILY, route), source, args, drawn)
+        z, noise = _Sample.apply(mu, spread, eps, call) if drawn else (_Sample.apply(mu, spread, eps, call), mu)
     return z, noise if eps is None else eps
 
 

@@ -133,7 +133,7 @@ def test_the_random_suites_hold_the_promised_rows(device: str) -> None:
     samples, corruptions = (get_suite(name).cases(device, "full") for name in ("reparameterize", "corrupt"))
     for op in reparameterize.OPS:
         mine = [case for case in samples if case.op == op]
-        assert {case.shape for case in mine} == {(1024, 128), (64, 4, 64, 64), (4096, 4096)}
+        assert {case.shape for case in mine} >= {(1024, 128), (64, 4, 64, 64), (4096, 4096)}
         assert {case.mode for case in mine} == set(MODES)
         assert any(case.graph and case.shape == (1024, 128) for case in mine) == (device == "cuda")
     for kind in corrupt.KINDS:

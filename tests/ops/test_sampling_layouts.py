@@ -167,3 +167,14 @@ def test_upstream_gradients_of_any_layout(device, layout):
         x = torch.ones_like(mu)
         (value,), (grad,) = run(lambda x, k=kind: pyaegpu.corrupt(x, k, 0.5, high=0.0), (x,), upstream=[upstream])
         assert torch.equal(grad, torch.where(value == 1, upstream, 0.0))
+
+
+def test_a_generator_for_each_sample_of_a_graph(device):
+    """In a dispatch mode, as under torch.utils.flop_counter, the registered op is called, which returns no noise."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    mu, logvar = (permuted(t) for t in latents((6, 10), device=device))
+    generators = [torch.Generator(device).manual_seed(i) for i in range(6)]
+    with FlopCounterMode(display=False):
+        z = pyaegpu.reparameterize(mu, logvar, generator=generators)
+    assert places(z) == places(mu)
