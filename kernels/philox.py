@@ -1,8 +1,8 @@
 """Random words and normal numbers of elements, the same in every backend.
 
 Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Its key
-is the seed, its counter the offset (low words) and the number of a quad, four elements in row-major order (high
-words): as in torch's kernels, whose draws with this seed and other offsets share no counter with these.
+is the seed, its counter the offset in Philox calls (low words) and the number of a quad, four elements in row-major
+order (high words): as in torch's kernels, whose draws with this seed and other offsets share no counter with these.
 """
 
 import triton

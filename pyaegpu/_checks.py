@@ -23,7 +23,7 @@ def floating(**tensors: object) -> None:
 def instance(name: str, value: object, kind: type) -> None:
     """``value`` is a ``kind``."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__module__}.{kind.__qualname__}, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a torch.{kind.__name__}, got {type(value).__name__}")
 
 
 def alike(name: str, tensor: Tensor, reference_name: str, reference: Tensor) -> None:
@@ -67,7 +67,8 @@ def number(name: str, value: object, minimum: float | None = None) -> float:
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if minimum is not None and not value >= minimum:  # type: ignore[operator]
         raise ValueError(f"{name} must be at least {minimum:g}, got {value}")
-    return value  # type: ignore[return-value]  # a symbolic number of a compiled graph stands for a float
+    # A symbolic number of a compiled graph stands for a float.
+    return value if isinstance(value, (torch.SymInt, torch.SymFloat)) else float(value)  # type: ignore[return-value]
 
 
 def one_dtype(named: dict[str, Tensor]) -> list[Tensor]:

@@ -31,8 +31,8 @@ PYAEGPU_HD Quad philox(Quad counter, uint32_t key0, uint32_t key1) {
   return {c0, c1, c2, c3};
 }
 
-// One draw of a tensor's noise. The offset goes where torch's own kernels put theirs, the quad
-// where they put the thread, so that draws at other offsets of the same seed share no counter.
+// One draw of a tensor's noise. The offset, in Philox calls, goes where torch's own kernels count
+// theirs, the quad where they put the thread, so that draws at other offsets share no counter.
 struct Noise {
   uint64_t seed, offset;
 

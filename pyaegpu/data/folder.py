@@ -114,9 +114,16 @@ def _pixels(path: Path, mode: str, size: tuple[int, int], fit: bool) -> np.ndarr
     from PIL import ImageOps
 
     with _opened(path) as image:
+        _refuse_wide(image)
         upright = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
         pixels = np.array(ImageOps.fit(upright, size) if fit else upright)
     return pixels.reshape(size[1], size[0], len(mode))
+
+
+def _refuse_wide(image: Any) -> None:
+    """Nothing tells the scale of floating-point or 32-bit pixels."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("more than 16 bits a pixel; save it with 8 or 16")
 
 
 def _eight_bits(image: Any) -> Any:

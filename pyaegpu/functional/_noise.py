@@ -54,8 +54,14 @@ def memory_order(t: Tensor) -> tuple[int, ...] | None:
     if all(a >= b for a, b in itertools.pairwise(strides)):
         return None
     kept = torch.empty_like(t, device="meta").stride()
-    order = tuple(sorted(range(t.dim()), key=lambda d: kept[d], reverse=True))
-    return None if order == tuple(range(t.dim())) else order
+    # Comparing pairs is what a compiled graph with symbolic strides can guard on; a sort by key it cannot.
+    order = list(range(t.dim()))
+    for end in range(1, t.dim()):
+        place = end
+        while place > 0 and kept[order[place - 1]] < kept[order[place]]:
+            order[place - 1], order[place] = order[place], order[place - 1]
+            place -= 1
+    return None if order == list(range(t.dim())) else tuple(order)
 
 
 def inverse_of(order: tuple[int, ...]) -> list[int]:

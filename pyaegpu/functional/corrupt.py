@@ -27,13 +27,14 @@ def corrupt(
     - ``"salt_and_pepper"``: each element is replaced with probability ``amount``, by ``low`` or ``high`` alike
 
     (Vincent et al. 2010, section 3.3.) Gradients pass through every element that was not replaced.
+    ``torch.compile`` makes a graph for each ``amount``: a schedule of many belongs outside it.
 
     Args:
         input: tensor of any shape, float32, float64, float16 or bfloat16.
         kind: ``"gaussian"``, ``"masking"`` or ``"salt_and_pepper"``.
         amount: standard deviation, at least 0; for the other kinds a probability.
         generator: source of the noise, default the device's own, which ``torch.manual_seed`` sets; or a list of one for
-            each sample of dim 0.
+            each sample of dim 0 (a list of one serves all).
         low: pepper.
         high: salt.
 

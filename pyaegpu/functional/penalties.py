@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyaegpu import _checks, backends
 from pyaegpu.reference import penalties as reference
+from pyaegpu.reference.vae_loss import accumulator
 
 SPARSITIES = ("l1", "kl", "squared")
 _REDUCTIONS = ("mean", "sum")
@@ -21,8 +22,8 @@ def sparsity_penalty(code: Tensor, kind: str = "l1", *, target: float = 0.05, re
     - ``"squared"``: :math:`(p - q)^2`
 
     Args:
-        code: activations, batch in dim 0; a 1-D code is one sample. For ``"kl"`` in [0, 1]: q outside gives NaN, and q
-            of 0 or 1 counts as the dtype's epsilon off it.
+        code: activations, batch in dim 0; a 1-D code is one sample. For ``"kl"`` in [0, 1]: q outside gives NaN, and
+            q is kept off 0 and 1 by the epsilon of float32, or of float64 for float64.
         kind: ``"l1"``, ``"kl"`` or ``"squared"``.
         target: p, above 0 and below 1 for ``"kl"``.
         reduction: ``"mean"`` or ``"sum"``: over all elements for ``"l1"``, else over units.
@@ -43,9 +44,13 @@ def sparsity_penalty(code: Tensor, kind: str = "l1", *, target: float = 0.05, re
     if kind == "l1":
         values = code.abs()
     else:
-        activity = code.mean(0) if code.dim() > 1 else code
+        # Near 0 a half-precision activity is too coarse for its logarithm.
+        wide = accumulator(code.dtype) if kind == "kl" else code.dtype
+        activity = code.mean(0, dtype=wide) if code.dim() > 1 else code.to(wide)
         values = reference.kl_to_target(activity, target) if kind == "kl" else (activity - target).square()
-    return values.mean() if reduction == "mean" else values.sum()
+    value = values.mean() if reduction == "mean" else values.sum()
+    # Autocast on a GPU takes logarithms to float32.
+    return value.to(code.dtype) if kind == "kl" and not (code.is_cuda and _checks.autocasts(code)) else value
 
 
 def contractive_penalty(hidden: Tensor, weight: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -74,8 +79,9 @@ def contractive_penalty(hidden: Tensor, weight: Tensor, *, reduction: str = "mea
             f"got {tuple(weight.shape)} for {tuple(hidden.shape)}"
         )
     hidden, weight = _checks.one_dtype({"hidden": hidden, "weight": weight})
-    values = reference.contraction(hidden, weight)
-    return values.mean() if reduction == "mean" else values.sum()
+    wide = accumulator(hidden.dtype)
+    values = reference.contraction(hidden.to(wide), weight.to(wide))
+    return (values.mean() if reduction == "mean" else values.sum()).to(hidden.dtype)
 
 
 def explain(op: str, device: torch.device) -> backends.Explanation:

@@ -30,7 +30,8 @@ def reparameterize(
     r"""Sample of a diagonal Gaussian through which gradients flow, its noise drawn in the kernel.
 
     :math:`z = \mu + \sigma \varepsilon`, :math:`\sigma = e^{logvar/2}`, :math:`\varepsilon \sim N(0, I)` (Kingma and
-    Welling 2014, section 2.4). The backward draws :math:`\varepsilon` again from its seed: no noise is stored.
+    Welling 2014, section 2.4). The backward draws :math:`\varepsilon` again from its seed: no noise is stored, unless
+    stock PyTorch's functions serve the call (see :func:`pyaegpu.explain`).
 
     Args:
         mu: mean, of any shape: float32, float64, float16 or bfloat16.
@@ -38,7 +39,7 @@ def reparameterize(
         std: standard deviation, of the shape of ``mu``.
         eps: the noise to use instead of drawing it, of the shape of ``mu``; it gets a gradient.
         generator: source of the noise, default the device's own, which ``torch.manual_seed`` sets. A list has one
-            generator for each sample of dim 0, whose noise then is the same in any batch.
+            generator for each sample of dim 0, whose noise then is the same in any batch; a list of one serves all.
         training: if False, ``mu`` is returned.
         clamp: bounds of ``logvar``; the gradient passes on the bounds and is zero outside.
         return_eps: also return the noise.
@@ -91,7 +92,8 @@ def reparameterize_kl(
         generator: source of the noise, as in :func:`reparameterize`.
         clamp: bounds of ``logvar``, for both results; the gradient passes on the bounds and is zero outside.
         reduction: of the divergence: ``"none"``, ``"sum"``, ``"mean"``, ``"batchmean"`` (sum / batch), ``"sample"``
-            (sum per sample) or ``"dim"`` (mean over the batch, per latent; this one takes a second kernel).
+            (sum per sample) or ``"dim"`` (mean over the batch, per latent). ``"dim"``, a list
+            of generators and a ``mu`` whose dim 0 is not outermost in memory take a second kernel.
 
     Returns:
         ``(z, kl)``: z as :func:`reparameterize` gives it, kl in float32 for half-precision inputs.

@@ -49,7 +49,10 @@ def differentiate(
     with torch.enable_grad():
         # A view of each input: the same tensor given as two arguments must get two gradients.
         copies = [_branch(t, create_graph, need) for t, need in zip(inputs, needed, strict=True)]
-        pairs = [(o, g) for o, g in zip(formula(*copies), upstream, strict=True) if g is not None]
+        results = zip(formula(*copies), upstream, strict=True)
+        pairs = [(o, g) for o, g in results if g is not None and o.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
     wanted = [t for t, need in zip(copies, needed, strict=True) if need and t is not None]
     grads = iter(
         torch.autograd.grad(

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# What torch's own kernels take from a generator at least, and a multiple of which every offset must be.
+# A generator's offset counts 32-bit words and moves by whole Philox calls of four; the counter counts calls. We take
+# one call's worth, so that torch's own kernels, before or after, use none of our counters.
 _OFFSET_STEP = 4
 _SEEDS = (-(2**63), 2**63 - 1)
+_CPU = torch.device("cpu")
 
 
 class Draw(NamedTuple):
@@ -34,7 +36,7 @@ def draw(device: torch.device, generator: torch.Generator | None) -> Draw:
     if in_graph():
         return Draw(_random_seed(device, generator), 0, 0)
     if device.type != "cuda":
-        return Draw(None, _random_seed(None, generator).item(), 0)  # type: ignore[arg-type]
+        return Draw(None, _seed_of_host(generator), 0)
     on_gpu = generator is None or generator.device.type == "cuda"
     if torch.cuda.is_current_stream_capturing():
         if not on_gpu:
@@ -44,11 +46,11 @@ def draw(device: torch.device, generator: torch.Generator | None) -> Draw:
             )
         return Draw(_random_seed(device, generator), 0, 0)
     if not on_gpu:
-        return Draw(None, _random_seed(None, generator).item(), 0)  # type: ignore[arg-type]
+        return Draw(None, _seed_of_host(generator), 0)
     source = generator or torch.cuda.default_generators[device.index]
     offset = source.get_offset()
     source.set_offset(offset + _OFFSET_STEP)
-    return Draw(None, _signed(source.initial_seed()), offset)
+    return Draw(None, _signed(source.initial_seed()), offset // _OFFSET_STEP)
 
 
 def in_graph() -> bool:
@@ -70,7 +72,12 @@ def stock_noise(
     return source(like.shape, **given, dtype=dtype, device=device).to(like.device)
 
 
-def _random_seed(device: torch.device | None, generator: torch.Generator | None) -> Tensor:
+def _seed_of_host(generator: torch.Generator | None) -> int:
+    # The device is named: the user may have set another default.
+    return int(_random_seed(_CPU, generator).item())
+
+
+def _random_seed(device: torch.device, generator: torch.Generator | None) -> Tensor:
     return torch.randint(*_SEEDS, (), dtype=torch.int64, device=device, generator=generator)
 
 

@@ -210,3 +210,11 @@ def test_progress_sees_every_file_twice(tmp_path):
     data.load(tmp_path, progress=progress)
     names = ["0.png", "1.png", "2.png"]
     assert seen == [("looking at images", names), ("reading images", names)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_pixels_without_a_scale_are_refused(tmp_path, dtype):
+    for index in range(3):
+        Image.fromarray(np.full((4, 4), 0.5 if dtype == "float32" else 200, dtype)).save(tmp_path / f"{index}.tif")
+    with pytest.raises(DataError, match=r"0\.tif.*more than 16 bits"):
+        data.load(tmp_path)

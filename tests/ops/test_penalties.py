@@ -157,3 +157,17 @@ def test_compiled(kind):
     torch.testing.assert_close(ours, eager)
     fn = torch.compile(pyaegpu.contractive_penalty, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(fn(code, code.t()), oracle.as_tuple(pyaegpu.contractive_penalty(code, code.t()))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_quiet_units_in_half_precision(dtype):
+    """Their activity is far below what the dtype tells from 0 beside 1, and they are the ones to be woken."""
+    code = torch.full((8, 3), 0.002, dtype=dtype, requires_grad=True)
+    value = pyaegpu.sparsity_penalty(code, "kl", reduction="sum")
+    value.backward()
+    wide = code.detach().float().requires_grad_()
+    expected = pyaegpu.sparsity_penalty(wide, "kl", reduction="sum")
+    expected.backward()
+    assert value.dtype == dtype
+    torch.testing.assert_close(value.float(), expected.detach(), rtol=1e-2, atol=0)
+    torch.testing.assert_close(code.grad.float(), wide.grad, rtol=1e-2, atol=0)

@@ -226,3 +226,14 @@ def test_a_stored_input_changed_in_place_is_noticed(kernel_device):
         inner.mul_(2)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             z.sum().backward()
+
+
+def test_second_derivative_where_only_the_noise_needs_one(device):
+    """The divergence then depends on nothing that needs a gradient."""
+    mu, logvar = latents((3, 4), torch.float64, device)
+    eps = torch.randn_like(mu, requires_grad=True)
+    z, kl = pyaegpu.reparameterize_kl(mu, logvar, eps=eps)
+    (grad,) = torch.autograd.grad(z.square().sum() + kl, eps, create_graph=True)
+    torch.testing.assert_close(grad, 2 * z * (0.5 * logvar).exp())
+    (second,) = torch.autograd.grad(grad.sum(), eps)
+    torch.testing.assert_close(second, 2 * logvar.exp())

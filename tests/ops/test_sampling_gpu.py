@@ -51,7 +51,7 @@ def test_the_offset_moves_on_by_four(gpu, name):
 
 
 @each_call
-def test_a_draw_shares_no_counter_with_torchs_next(gpu, name):
+def test_a_draw_moves_torchs_next(gpu, name):
     call, inputs = drawing(name, gpu), latents((5, 7), device="cuda")
     torch.manual_seed(0)
     call(*inputs)
@@ -60,11 +60,22 @@ def test_a_draw_shares_no_counter_with_torchs_next(gpu, name):
     assert not torch.equal(after, torch.randn(8, device="cuda"))
 
 
+def test_a_draw_shares_no_word_with_torchs_own(gpu):
+    """Torch's thread t draws the quad of counter (offset / 4, t): the noise of our quad t, were the offsets alike."""
+    ours = standard_normals((4 * 256,), device="cuda", generator=torch.Generator("cuda").manual_seed(3))
+    for offset in range(4, 68, 4):
+        generator = torch.Generator("cuda").manual_seed(3)
+        generator.set_offset(offset)
+        theirs = torch.randn(4 * 256, device="cuda", generator=generator)
+        together = torch.isclose(ours.abs()[:, None], theirs.abs()[None, :], rtol=1e-5, atol=0).any(1)
+        assert together.float().mean() < 0.1
+
+
 def test_noise_of_a_cuda_generator(gpu):
     for seed in (0, 5, 2**63 + 17, 2**64 - 1):
         generator = torch.Generator("cuda").manual_seed(seed)
         for offset in (0, 4, 8):
-            assert_is_noise(standard_normals((3, 1031), device="cuda", generator=generator), seed, offset)
+            assert_is_noise(standard_normals((3, 1031), device="cuda", generator=generator), seed, offset // 4)
 
 
 @each_call

@@ -293,3 +293,24 @@ def test_compiled_gradient_transform(device):
         func.grad(lambda m, v: pyaegpu.reparameterize(m, v).square().sum()), fullgraph=True, backend="aot_eager"
     )
     assert fn(mu, logvar).isfinite().all() and fn(mu, logvar).any()
+
+
+LAYOUTS_OF_A_BATCH = {
+    "expanded": lambda n: torch.randn(n, 5).expand(4, n, 5),
+    "swapped": lambda n: torch.randn(3, n, 5).transpose(0, 1),
+    "transposed": lambda n: torch.randn(n, 5).t(),
+    "channels_last": lambda n: torch.randn(2, 3, n, 5).contiguous(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("make", LAYOUTS_OF_A_BATCH.values(), ids=LAYOUTS_OF_A_BATCH)
+def test_a_layout_of_changing_size(device, make):
+    """Symbolic strides can be compared with each other, and nothing else."""
+
+    def both(x):
+        return pyaegpu.reparameterize(x, x), pyaegpu.corrupt(x, "masking", 0.5)
+
+    fn = torch.compile(both, fullgraph=True, backend="aot_eager")
+    for size in (4, 6, 9):
+        x = make(size).to(device)
+        assert [t.stride() for t in fn(x)] == [t.stride() for t in both(x)]
