@@ -5,17 +5,11 @@ from __future__ import annotations
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.case import Case
-from benchmarks.rows import failures
+from benchmarks.published import benchmark_case
 from benchmarks.runner import Runner
 
 SUITE = "reparameterize"
 
 
 def test_reparameterize(case: Case, runner: Runner, benchmark: BenchmarkFixture) -> None:
-    rows = runner.run(case)
-    benchmark.group = case.op
-    benchmark.extra_info["rows"] = rows
-    # pytest-benchmark's own column: wall time of the published candidate; the comparison is in the rows
-    benchmark.pedantic(runner.published_call(case), rounds=runner.settings.rounds, warmup_rounds=1)
-    assert any(row["role"] == "ours" for row in rows), "pyaegpu cannot be imported: nothing of it was measured"
-    assert not failures(rows)
+    benchmark_case(case, runner, benchmark)

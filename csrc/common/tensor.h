@@ -96,6 +96,13 @@ inline std::vector<int64_t> shape_of(const Tensor& t, int64_t first = 0) {
   return std::vector<int64_t>(sizes.begin() + first, sizes.end());
 }
 
+inline Tensor contiguous_like(const Tensor& t) {
+  return new_empty(t, shape_of(t), t.scalar_type());
+}
+
+// What an op returns in place of a result that was not asked for.
+inline Tensor none_like(const Tensor& t) { return new_empty(t, {0}, t.scalar_type()); }
+
 // A tensor whose dim-0 rows are each contiguous, any distance apart.
 struct Rows {
   Tensor tensor;

@@ -11,8 +11,6 @@ namespace {
 
 using MaybeTensor = std::optional<Tensor>;
 
-Tensor contiguous_like(const Tensor& t) { return new_empty(t, shape_of(t), t.scalar_type()); }
-
 // Calls f with a zero of the tensor's type, the form as a constant and the bounds.
 template <typename F>
 void with_form(const Tensor& like, int64_t form, double lo, double hi, const F& f) {

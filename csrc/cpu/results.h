@@ -37,6 +37,4 @@ inline std::vector<double> upstream_rows(const MaybeTensor& g, int64_t rows) {
   return values;
 }
 
-inline Tensor none_like(const Tensor& t) { return new_empty(t, {0}, t.scalar_type()); }
-
 }  // namespace pyaegpu::cpu

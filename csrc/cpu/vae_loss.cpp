@@ -99,7 +99,7 @@ std::array<Tensor, 4> kl_gradients(const GaussianKL& call, const std::vector<dou
   const ScalarType dtype = mu.scalar_type();
   std::array<Tensor, 4> grads;
   for (size_t k = 0; k < 4; ++k) {
-    grads[k] = k < call.inputs.size() ? new_empty(mu, shape_of(mu), dtype) : none_like(mu);
+    grads[k] = k < call.inputs.size() ? contiguous_like(mu) : none_like(mu);
   }
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);

@@ -13,8 +13,6 @@ using MaybeTensor = std::optional<Tensor>;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline Tensor none_like(const Tensor& t) { return new_empty(t, {0}, t.scalar_type()); }
-
 // Rows that a reduction sums separately: one for a total.
 inline int64_t rows_of_reduction(const Tensor& t, int64_t reduction) {
   return reduction == kRows ? t.size(0) : 1;

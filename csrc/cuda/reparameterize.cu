@@ -9,8 +9,6 @@
 namespace pyaegpu::cuda {
 namespace {
 
-Tensor contiguous_like(const Tensor& t) { return new_empty(t, shape_of(t), t.scalar_type()); }
-
 std::optional<Rows> maybe_rows(const MaybeTensor& t) {
   return t ? std::optional<Rows>(rows_of(*t)) : std::nullopt;
 }

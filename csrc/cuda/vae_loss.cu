@@ -268,8 +268,7 @@ std::array<Tensor, 4> empty_gradients(const Divergence& call) {
   std::array<Tensor, 4> grads;
   const Tensor& mu = call.mu();
   for (size_t k = 0; k < 4; ++k) {
-    grads[k] =
-        k < call.inputs.size() ? new_empty(mu, shape_of(mu), mu.scalar_type()) : none_like(mu);
+    grads[k] = k < call.inputs.size() ? contiguous_like(mu) : none_like(mu);
   }
   return grads;
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -64,10 +64,7 @@ def reparameterize(
     rng, each = one_or_each(generator, "mu", mu)
     if not training:
         return (mu, torch.zeros_like(mu)) if return_eps else mu
-    if each is not None and eps is None:
-        z, noise = by_sample(lambda m, s, one: _sample(m, s, None, one, args, return_eps), each, mu, spread)
-    else:
-        z, noise = _sample(mu, spread, eps, rng, args, return_eps)
+    z, noise = _samples(mu, spread, eps, rng, each, args, return_eps)
     return (z, noise) if return_eps else z
 
 
@@ -108,8 +105,7 @@ def reparameterize_kl(
     rng, each = one_or_each(generator, "mu", mu)
     order = memory_order(mu)
     if (each is not None and eps is None) or reduction == "dim" or (order is not None and order[0] != 0):
-        z = reparameterize(mu, logvar, eps=eps, generator=generator, clamp=clamp)
-        assert isinstance(z, Tensor)
+        z, _ = _samples(mu, logvar, eps, rng, each, ops.SampleArgs(LOGVAR, lo, hi), False)
         return z, parts.kl_part((mu, logvar, None, None), LOGVAR, 0.0, (lo, hi), 0.0, reduction)
     if mu.dim() < 2 and reduction != "none":
         row = _each(mu, logvar, eps, lambda t: t.reshape(1, -1))
@@ -137,6 +133,21 @@ def _each(
     mu: Tensor, spread: Tensor, eps: Tensor | None, f: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     return f(mu), f(spread), None if eps is None else f(eps)
+
+
+def _samples(
+    mu: Tensor,
+    spread: Tensor,
+    eps: Tensor | None,
+    generator: torch.Generator | None,
+    each: list[torch.Generator] | None,
+    args: ops.SampleArgs,
+    return_eps: bool,
+) -> Sequence[Tensor]:
+    """``(z, eps)``, drawn at once or, with a generator for each sample, one by one."""
+    if each is None or eps is not None:
+        return _sample(mu, spread, eps, generator, args, return_eps)
+    return by_sample(lambda m, s, one: _sample(m, s, None, one, args, return_eps), each, mu, spread)
 
 
 def _sample(

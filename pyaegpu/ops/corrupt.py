@@ -13,8 +13,8 @@ from torch import Tensor
 from pyaegpu import backends
 from pyaegpu.ops import library
 from pyaegpu.ops.corrupt_graph import FAMILY
-from pyaegpu.ops.eager import differentiable, route_of
-from pyaegpu.ops.random import Draw, draw, in_graph, stock_noise
+from pyaegpu.ops.eager import differentiable
+from pyaegpu.ops.random import Draw, draw, route_of_draw, stock_noise
 from pyaegpu.reference import corrupt as reference
 from pyaegpu.reference.corrupt import GAUSSIAN
 
@@ -30,13 +30,13 @@ class CorruptArgs(NamedTuple):
 
 def corrupt(input: Tensor, generator: torch.Generator | None, args: CorruptArgs) -> Tensor:
     """``input`` with noise."""
-    route = route_of(FAMILY, input.device)
+    route = route_of_draw(FAMILY, input.device)
     if route is None:
         normal = args.kind == GAUSSIAN
         noise = stock_noise(torch.randn if normal else torch.rand, input, generator, None if normal else torch.float32)
         return reference.corrupt(input, noise, *args)
-    source = draw(input.device, generator)
-    if route == "graph" or in_graph():
+    source = draw(input.device, generator, route == "graph")
+    if route == "graph":
         return torch.ops.pyaegpu.corrupt_fwd(input, *source, *args)
     return _Corrupt.apply(input, (library.implementation(FAMILY, route), source, args))
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyaegpu.ops.eager import route_of
+
 # A generator's offset counts 32-bit words and moves by whole Philox calls of four; the counter counts calls. We take
 # one call's worth, so that torch's own kernels, before or after, use none of our counters.
 _OFFSET_STEP = 4
@@ -27,13 +29,13 @@ class Draw(NamedTuple):
 NO_DRAW = Draw(None, 0, 0)
 
 
-def draw(device: torch.device, generator: torch.Generator | None) -> Draw:
+def draw(device: torch.device, generator: torch.Generator | None, traced: bool = False) -> Draw:
     """The next draw of ``generator``, or of the device's default one, which moves on by it.
 
     A CUDA generator is read on the host, without a launch. One without an offset, as on the CPU, yields a seed. While a
-    CUDA graph is captured, or a graph traced, the seed is drawn on the device by the graph itself.
+    CUDA graph is captured, or a graph ``traced``, the seed is drawn on the device by the graph itself.
     """
-    if in_graph():
+    if traced:
         return Draw(_random_seed(device, generator), 0, 0)
     if device.type != "cuda":
         return Draw(None, _seed_of_host(generator), 0)
@@ -53,9 +55,12 @@ def draw(device: torch.device, generator: torch.Generator | None) -> Draw:
     return Draw(None, _signed(source.initial_seed()), offset // _OFFSET_STEP)
 
 
-def in_graph() -> bool:
-    """Whether a seed read on the host would be a constant of the graph that is traced, or is no number at all."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+def route_of_draw(family: str, device: torch.device) -> str | None:
+    """The route of a call that draws: "graph" also where a seed read on the host would be no number at all."""
+    route = route_of(family, device)
+    if route is None or route == "graph":
+        return route  # torch.compile, which is one of the two, could not trace what follows
+    return "graph" if torch._C._len_torch_dispatch_stack() > 0 else route
 
 
 def stock_noise(

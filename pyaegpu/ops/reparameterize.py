@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pyaegpu import backends
 from pyaegpu.ops import library
-from pyaegpu.ops.eager import differentiable, differentiate, route_of, split_factor
-from pyaegpu.ops.random import NO_DRAW, Draw, draw, in_graph, stock_noise
+from pyaegpu.ops.eager import differentiable, differentiate, split_factor
+from pyaegpu.ops.random import NO_DRAW, Draw, draw, route_of_draw, stock_noise
 from pyaegpu.ops.reparameterize_graph import FAMILY
 from pyaegpu.reference import reparameterize as reference
 from pyaegpu.reference.reparameterize import STD
@@ -46,11 +46,11 @@ def reparameterize(
     return_eps: bool,
 ) -> tuple[Tensor, Tensor]:
     """``(z, eps)`` of tensors of one shape and dtype; ``eps`` means nothing unless ``return_eps``."""
-    route = _route(mu.device)
+    route = route_of_draw(FAMILY, mu.device)
     if route is None:
         noise = stock_noise(torch.randn, mu, generator) if eps is None else eps
         return reference.reparameterize(mu, spread, noise, *args), noise
-    source = draw(mu.device, generator) if eps is None else NO_DRAW
+    source = draw(mu.device, generator, route == "graph") if eps is None else NO_DRAW
     drawn = return_eps and eps is None
     if route == "graph":
         z, noise = torch.ops.pyaegpu.reparameterize_fwd(mu, spread, eps, *source, *args, drawn)
@@ -69,11 +69,11 @@ def reparameterize_kl(
     args: SampleKLArgs,
 ) -> tuple[Tensor, Tensor]:
     """``(z, kl)``; the divergence comes in the accumulator's dtype."""
-    route = _route(mu.device)
+    route = route_of_draw(FAMILY, mu.device)
     if route is None:
         noise = stock_noise(torch.randn, mu, generator) if eps is None else eps
         return reference.reparameterize_kl(mu, logvar, noise, *args)
-    source = draw(mu.device, generator) if eps is None else NO_DRAW
+    source = draw(mu.device, generator, route == "graph") if eps is None else NO_DRAW
     if route == "graph":
         op_args, factor = split_factor(args, args.reduction == NONE)
         z, kl = torch.ops.pyaegpu.reparameterize_kl_fwd(mu, logvar, eps, *source, *op_args)
@@ -91,11 +91,6 @@ _ALGORITHMS = {
 def explain(op: str, device: torch.device) -> backends.Explanation:
     """The backend of a call of this family on ``device`` and the algorithm it takes there."""
     return backends.explain(FAMILY, op, device, _ALGORITHMS[op])
-
-
-def _route(device: torch.device) -> str | None:
-    route = route_of(FAMILY, device)
-    return "graph" if route is not None and in_graph() else route
 
 
 # The arguments without a gradient come as one tuple: autograd.Function looks at each, at every call.
