@@ -5,6 +5,9 @@ from pyaegpu._version import __version__
 from pyaegpu.backends import backend
 from pyaegpu.functional import (
     contractive_penalty,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
     corrupt,
     explain,
     gaussian_kl,
@@ -12,6 +15,7 @@ from pyaegpu.functional import (
     reparameterize,
     reparameterize_kl,
     sparsity_penalty,
+    upsample_conv2d,
     vae_loss,
 )
 from pyaegpu.info import info
@@ -20,6 +24,9 @@ __all__ = [
     "__version__",
     "backend",
     "contractive_penalty",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "corrupt",
     "explain",
     "gaussian_kl",
@@ -29,5 +36,6 @@ __all__ = [
     "reparameterize",
     "reparameterize_kl",
     "sparsity_penalty",
+    "upsample_conv2d",
     "vae_loss",
 ]

@@ -53,7 +53,7 @@ def same_device(name: str, tensor: Tensor, reference_name: str, reference: Tenso
         raise RuntimeError(f"{name} must be on the device of {reference_name}, {reference.device}; got {tensor.device}")
 
 
-def choice(name: str, value: object, allowed: Sequence[str]) -> int:
+def choice(name: str, value: object, allowed: Sequence[str | None]) -> int:
     """The position of ``value`` among ``allowed``."""
     for index, option in enumerate(allowed):
         if value == option:

@@ -1,5 +1,11 @@
 """The public functions, one module per family: each checks its arguments and hands them to its ops."""
 
+from pyaegpu.functional.conv_transpose import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    upsample_conv2d,
+)
 from pyaegpu.functional.corrupt import corrupt
 from pyaegpu.functional.explain import explain
 from pyaegpu.functional.penalties import contractive_penalty, sparsity_penalty
@@ -8,6 +14,9 @@ from pyaegpu.functional.vae_loss import gaussian_kl, reconstruction_loss, vae_lo
 
 __all__ = [
     "contractive_penalty",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "corrupt",
     "explain",
     "gaussian_kl",
@@ -15,5 +24,6 @@ __all__ = [
     "reparameterize",
     "reparameterize_kl",
     "sparsity_penalty",
+    "upsample_conv2d",
     "vae_loss",
 ]

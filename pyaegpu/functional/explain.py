@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyaegpu import backends
-from pyaegpu.functional import penalties
+from pyaegpu.functional import conv_transpose, penalties
 from pyaegpu.ops import corrupt, reparameterize, vae_loss
 
 _OPS = {
@@ -16,6 +16,11 @@ _OPS = {
     reparameterize: ("reparameterize", "reparameterize_kl"),
     corrupt: ("corrupt",),
     penalties: ("contractive_penalty", "sparsity_penalty"),
+}
+# Here shapes decide, not the device alone.
+_BY_CALL = {
+    name: conv_transpose.explain
+    for name in ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "upsample_conv2d")
 }
 _FAMILIES: dict[str, Any] = {name: family for family, names in _OPS.items() for name in names}
 
@@ -36,8 +41,14 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> backends.Expla
         RuntimeError: if the selected backend cannot serve the call.
     """
     name = getattr(fn, "explained_as", None) or getattr(fn, "__name__", type(fn).__name__)
+    if name in _BY_CALL:
+        if isinstance(fn, nn.Module):
+            args, kwargs = fn.explained_call(*args, **kwargs)  # type: ignore[operator]
+        return _BY_CALL[name](name, *args, **kwargs)
     if name not in _FAMILIES:
-        raise TypeError(f"fn must be one of {', '.join(sorted(_FAMILIES))} or a module of pyaegpu.nn; got {name}")
+        raise TypeError(
+            f"fn must be one of {', '.join(sorted([*_FAMILIES, *_BY_CALL]))} or a module of pyaegpu.nn; got {name}"
+        )
     tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     if not tensors:
         raise TypeError(f"explain({name}, ...) needs the tensors of the call")

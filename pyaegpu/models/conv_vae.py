@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from pyaegpu.models.base import BaseVAE, check_sizes
+from pyaegpu.nn import ConvTranspose2d
 
 _CONV: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
 
@@ -16,7 +17,7 @@ class ConvVAE(BaseVAE):
 
     Encoder: for each of `channels` a 3x3 convolution of stride 2 and padding 1 with ReLU, which halves height and width
     (rounding up), then one linear layer to (mu, logvar) of width latent. Decoder: a linear layer with ReLU, then the
-    same sizes in reverse through 3x3 transposed convolutions of stride 2 (torch.nn's), ReLU between them. `output` and
+    same sizes in reverse through 3x3 transposed convolutions of stride 2, ReLU between them. `output` and
     `fused` are those of `BaseVAE`. Bad sizes or output: ValueError.
     """
 
@@ -42,7 +43,7 @@ class ConvVAE(BaseVAE):
         features = code[0] * code[1] * code[2]
         self.encoder = nn.Sequential(*_down(widths), nn.Flatten(), nn.Linear(features, 2 * latent))
         self.decoder = nn.Sequential(
-            nn.Linear(latent, features), nn.ReLU(), nn.Unflatten(1, code), *_up(widths[::-1], sizes[::-1])
+            nn.Linear(latent, features), nn.ReLU(), nn.Unflatten(1, code), *_up(widths[::-1], sizes[::-1], fused)
         )
 
 
@@ -59,10 +60,19 @@ def _down(widths: Sequence[int]) -> list[nn.Module]:
     return [layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, **_CONV), nn.ReLU())]
 
 
-def _up(widths: Sequence[int], sizes: Sequence[tuple[int, int]]) -> list[nn.Module]:
+def _up(widths: Sequence[int], sizes: Sequence[tuple[int, int]], fused: bool) -> list[nn.Module]:
     """n rows become 2n - 1, and one more by output padding where the image had an even number of them."""
     layers: list[nn.Module] = []
     for (a, b), (height, width) in zip(pairwise(widths), sizes[1:], strict=True):
         missing = ((height + 1) % 2, (width + 1) % 2)
-        layers += [nn.ConvTranspose2d(a, b, output_padding=missing, **_CONV), nn.ReLU()]
-    return layers[:-1]
+        layers += _layer(a, b, missing, len(layers) < 2 * (len(widths) - 2), fused)
+    return layers
+
+
+def _layer(a: int, b: int, missing: tuple[int, int], activated: bool, fused: bool) -> list[nn.Module]:
+    """A transposed convolution and its ReLU; fused, an identity keeps the names of the parameters."""
+    if fused:
+        layer = ConvTranspose2d(a, b, output_padding=missing, activation="relu" if activated else None, **_CONV)
+        return [layer, nn.Identity()] if activated else [layer]
+    stock = nn.ConvTranspose2d(a, b, output_padding=missing, **_CONV)
+    return [stock, nn.ReLU()] if activated else [stock]

@@ -23,3 +23,16 @@ def dense(tensor: Tensor, rows: bool) -> Tensor:
         return tensor
     outermost = not rows or tensor.stride(0) * tensor.shape[0] == tensor.numel()
     return tensor if outermost and is_dense(tensor) else tensor.contiguous()
+
+
+def suggests_channels_last(tensor: Tensor) -> bool:
+    """Whether stock PyTorch's convolutions take a 4-D tensor as channels_last, of any gaps (its
+    ``suggest_memory_format``)."""
+    least, strides, shape = 0, tensor.stride(), tensor.shape
+    if strides[1] == 0:
+        return False
+    for dim in (1, 3, 2, 0):
+        if shape[dim] == 0 or strides[dim] < least or (dim == 0 and least == strides[1]):
+            return False
+        least = strides[dim] * (shape[dim] if shape[dim] > 1 else 1)
+    return True

@@ -32,14 +32,20 @@ def implementation(family: str, backend: str) -> Any:
     return SimpleNamespace(**{op: getattr(namespace, op).default for op in _families[family]})
 
 
-def define(family: str, schemas: dict[str, str], fakes: dict[str, Callable[..., Any]]) -> None:
+def define(
+    family: str, schemas: dict[str, str], fakes: dict[str, Callable[..., Any]], triton_only: tuple[str, ...] = ()
+) -> None:
     """Define a family's ops in every namespace with their fake kernels, and the choice of backend under CUDA."""
-    _families[family] = tuple(schemas)
+    _families[family] = tuple(op for op in schemas if op not in triton_only)
     for op, schema in schemas.items():
         for lib, namespace in ((_public, "pyaegpu"), *_direct):
             lib.define(op + schema, tags=(torch.Tag.pt2_compliant_tag,))
             torch.library.register_fake(f"{namespace}::{op}", fakes[op], lib=lib)
-        _public.impl(op, _chooser(family, op), "CUDA")
+        if op in triton_only:
+            for key in ("CPU", "CUDA"):  # on the CPU Triton's interpreter runs it
+                _public.impl(op, _launcher(family, op), key)
+        else:
+            _public.impl(op, _chooser(family, op), "CUDA")
 
 
 def refuse_autograd(op: str) -> None:
@@ -57,6 +63,15 @@ def refuse_autograd(op: str) -> None:
 def register_autograd(op: str, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
     """Register the derivative of a public op, used while a graph is compiled, exported or traced."""
     torch.library.register_autograd(f"pyaegpu::{op}", backward, setup_context=setup_context, lib=_public)
+
+
+def _launcher(family: str, op: str) -> Callable[..., Any]:
+    def launch(*args: Any) -> Any:
+        return getattr(implementation(family, backends.first_available(("triton",), family, f"pyaegpu::{op}")), op)(
+            *args
+        )
+
+    return launch
 
 
 def _chooser(family: str, op: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ signature, constant, alignment and configuration is the one a GPU would get. `py
 prints the table.
 """
 
+import importlib
 import itertools
 import re
 import subprocess
@@ -15,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import aot_calls_sampling
-import aot_calls_vae_loss
 import triton
 from aot_calls import DTYPES
+from pyaegpu.kernels import target
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
@@ -26,6 +26,12 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 ARCHITECTURES = (80, 90, 100)
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}
+PROCESSORS = 132
+FAMILIES = [
+    importlib.import_module(f"aot_calls_{family}")
+    for family in ("vae_loss", "sampling", "conv_transpose", "conv_transpose_small")
+    if importlib.util.find_spec(f"aot_calls_{family}")
+]
 
 
 @dataclass
@@ -98,12 +104,23 @@ def resource_usage(cubin: bytes) -> tuple[int, int]:
     return usage["REG"], usage["STACK"]
 
 
-def launches(name: str) -> list[Launch]:
-    """Every kernel in every configuration for one dtype."""
+@contextmanager
+def gpu(arch: int) -> Iterator[None]:
+    """What the launchers find out about the GPU."""
+    with (
+        mock.patch.object(target, "architecture", lambda device: arch),
+        mock.patch.object(target, "processors", lambda device: PROCESSORS),
+    ):
+        yield
+
+
+def launches(name: str, arch: int = 90) -> list[Launch]:
+    """Every kernel in every configuration for one dtype, as on a GPU of that architecture."""
     found: list[Launch] = []
-    for label, call in itertools.chain(aot_calls_vae_loss.calls(name), aot_calls_sampling.calls(name)):
-        with recording(label, found):
-            call()
+    with gpu(arch):
+        for label, call in itertools.chain.from_iterable(family.calls(name) for family in FAMILIES):
+            with recording(label, found):
+                call()
     # The second stages do not depend on what is summed: one of each is enough.
     once = {(each.name, "" if each.name == "sum_kernel" else each.label): each for each in found}
     return list(once.values())

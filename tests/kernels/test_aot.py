@@ -2,11 +2,14 @@
 
 import math
 import os
+import re
 
 import aot
 import aot_calls
+import aot_calls_conv_transpose
 import pytest
 from pyaegpu.kernels import corrupt, reparameterize
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [
@@ -14,20 +17,23 @@ pytestmark = [
     pytest.mark.skipif(INTERPRETING, reason="Triton compiles nothing where TRITON_INTERPRET=1"),
 ]
 
-SECOND_STAGE = {"sum_kernel", "vae_sum_kernel"}
+# Kernels whose operands are not all read 16 bytes at a time: those of second stages, and what a family names.
+NARROW = {"sum_kernel", "vae_sum_kernel"}.union(*(getattr(family, "NARROW", ()) for family in aot.FAMILIES))
 
 
 @pytest.mark.parametrize("name", aot.DTYPES)
 @pytest.mark.parametrize("arch", aot.ARCHITECTURES)
 def test_resources_and_access_width(arch, name):
     wrong = []
-    for launch in aot.launches(name):
+    for launch in aot.launches(name, arch):
         built = aot.compile_launch(launch, arch)
         if built.stack:
             wrong.append(f"{launch.name} ({launch.label}): {built.stack} bytes of stack: registers spill")
         if built.shared > aot.SHARED_LIMITS[arch]:
             wrong.append(f"{launch.name} ({launch.label}): {built.shared} bytes of shared memory")
-        if launch.name not in SECOND_STAGE and " odd " not in f" {launch.label} ":
+        if launch.name in aot_calls_conv_transpose.PRODUCTS:
+            wrong += [f"{launch.name} ({launch.label}): {problem}" for problem in slow_operands(built)]
+        elif launch.name not in NARROW and " odd " not in f" {launch.label} ":
             wrong += [f"{launch.name} ({launch.label}): {problem}" for problem in narrow_accesses(built.ptx, name)]
     assert not wrong, "\n".join(wrong)
 
@@ -39,6 +45,24 @@ def narrow_accesses(ptx, name):
         yield f"no {wide}"
     if name in ("f16", "bf16") and any(f"{access}.global.b16" in ptx for access in ("ld", "st")):
         yield "2-byte accesses"
+
+
+def slow_operands(built):
+    """Products that do not use what the architecture has for their operands and results. A contiguous result has its
+    phases, or its taps, side by side, so that none stores 16 bytes at once; channels neither last nor aligned take
+    2-byte accesses."""
+    ptx, arch, label = built.ptx, built.arch, built.launch.label
+    if arch == 90:
+        multiplied = re.findall(r"wgmma\.mma_async[^;]*;", ptx)
+        if not multiplied:
+            yield "no wgmma"
+        if any(re.search(r"\},\s*\{", each) for each in multiplied):
+            yield "an operand of wgmma in registers"
+    copied = "cp.async.bulk.tensor" if isinstance(built.launch.args[0], TensorDescriptor) else "cp.async.c"
+    if copied not in ptx and label != "unaligned contiguous":
+        yield f"no {copied}"
+    if "contiguous" not in label and "st.global.v4.b32" not in ptx:
+        yield "narrow stores"
 
 
 def test_a_launch_is_compiled_as_recorded():
@@ -63,3 +87,17 @@ def test_seeds_offsets_and_batch_sizes_do_not_recompile(name):
     for launch in launches:
         specializations.setdefault(launch.name, set()).add(aot.specialization(launch, 90))
     assert all(len(found) == 1 for found in specializations.values()), specializations
+
+
+def test_the_copy_engine_reads_what_it_can():
+    """From sm_90 on; channels of 200 bytes it cannot."""
+    for arch in aot.ARCHITECTURES:
+        by_descriptor = {
+            each.label: isinstance(each.args[0], TensorDescriptor)
+            for each in aot.launches("bf16", arch)
+            if each.name in aot_calls_conv_transpose.PRODUCTS
+        }
+        wide = {label for label, found in by_descriptor.items() if found}
+        narrow = {"dcgan 1", "unaligned", "unaligned contiguous"}
+        narrow |= {f"{label} contiguous" for label in aot_calls_conv_transpose.MATMULS}
+        assert wide == (by_descriptor.keys() - narrow if arch >= 90 else set())

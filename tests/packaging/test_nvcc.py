@@ -15,8 +15,13 @@ pytestmark = pytest.mark.nvcc
 ROOT = Path(__file__).parents[2]
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 ARCHITECTURES = ("80", "90a")
-# These touch the latents or one number per block: little memory, in widths that follow the latent dimension.
-NARROW = ("finalise_kernel", "kl_columns_kernel", "kl_forward_kernel", "kl_backward_kernel")
+# These touch the latents or one number per block: little memory, in widths that follow the latent dimension; or they
+# are the form of a kernel for what does not lie on 16 bytes.
+NARROW = (
+    *("finalise_kernel", "kl_columns_kernel", "kl_forward_kernel", "kl_backward_kernel"),
+    *("channel_sum_kernel", "weight_sum_kernel"),
+    *("gradient_columns_kernelILi1E", "gradient_runs_kernelILi1E"),
+)
 FUNCTION = re.compile(
     r"Function properties for (\S+)\s+"
     r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"

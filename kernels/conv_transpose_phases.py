@@ -1,0 +1,137 @@
+"""Transposed convolution by phases of its stride: the launcher of the Triton kernel.
+
+A launcher has the name and arguments of the registered op it serves.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from . import target
+from .conv_transpose_pack import Matrix, is_aligned, packed, rows_stride, wants_k_major, weight_descriptor
+from .conv_transpose_phases_kernels import phases_kernel
+from .conv_transpose_tiles import (
+    TMA_ARCHITECTURE,
+    Tile,
+    alignment,
+    box,
+    boxes,
+    fitting,
+    index_type,
+    new_output,
+    precision,
+    strides_of,
+)
+from .layout import on_device
+
+
+class Cut(NamedTuple):
+    """A tile and its box of pixels, the positions and tiles as the kernel takes them, and how many programs."""
+
+    tile: Tile
+    box: tuple[int, int, int]
+    counts: tuple[int, ...]
+    programs: int
+
+
+def conv_transpose2d_phases_fwd(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    output_padding: list[int],
+    activation: int,
+    slope: float,
+    tf32: bool,
+    channels_last: bool,
+) -> Tensor:
+    out = new_output(input, weight, stride, padding, output_padding, channels_last)
+    images, channels, height, width = input.shape
+    outputs, kernel = weight.shape[1], weight.shape[2:]
+    rows = outputs * kernel[0] * kernel[1]
+    arch = target.architecture(input.device)
+    input = readable(input)
+    strides = tma_strides(input)
+    descriptors = arch >= TMA_ARCHITECTURE and strides is not None
+    with on_device(input):
+        tile, sides, counts, programs = cut(
+            images, tuple(out.shape[2:]), outputs, tuple(stride), input.element_size(), arch, descriptors,
+            target.processors(input.device),
+        )  # fmt: skip
+        matrix = weight_matrix(weight, descriptors)
+        x: Any = input
+        a: Any = matrix.tensor
+        if descriptors:
+            x = TensorDescriptor(input, [images, height, width, channels], strides, [*sides, tile.depth])
+            a = weight_descriptor(matrix, channels, rows, tile)
+        spanned = sides[0] if descriptors else tile.pixels // (counts[0] * counts[1]) + 2
+        index = index_type(spanned, max(rows, channels), matrix.pitch, input, out)
+        phases_kernel[(programs,)](
+            x, a, bias, out, images, height, width, channels, outputs, *out.shape[2:], *padding, *counts,
+            *strides_of(input), matrix.pitch, *out.stride(), slope, *kernel, *stride,
+            activation, descriptors, matrix.k_major, precision(input.dtype, tf32), index,
+            alignment(input, matrix.pitch), tile.rows, tile.depth, *sides,
+            num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+    return out
+
+
+def readable(input: Tensor) -> Tensor:
+    """The input, or a channels_last copy of one that neither the copy engine nor 16-byte accesses could read: each
+    element is read once for every tap."""
+    wide = input.shape[1] * input.element_size() % 16 == 0
+    return input.contiguous(memory_format=torch.channels_last) if wide and input.stride(1) != 1 else input
+
+
+def tma_strides(input: Tensor) -> list[int] | None:
+    """The strides of images, rows, columns and channels as the copy engine takes them, or None where it does not."""
+    channels = input.shape[1]
+    strides = [s if size > 1 else channels for size, s in zip(input.shape, input.stride(), strict=True)]
+    n, c, h, w = strides
+    if (c != 1 and channels > 1) or not is_aligned(input, n, h, w):
+        return None
+    return [n, h, w, 1]
+
+
+def weight_matrix(weight: Tensor, descriptors: bool) -> Matrix:
+    """The weight itself where the product can read it in place, else a packed copy."""
+    pitch = None if wants_k_major(weight) else rows_stride(weight, True)
+    if pitch is None or (descriptors and not is_aligned(weight, pitch, weight.shape[1])):
+        return packed(weight, True)
+    return Matrix(weight, pitch, False)
+
+
+@functools.lru_cache(maxsize=1024)
+def cut(
+    images: int,
+    out_size: tuple[int, int],
+    outputs: int,
+    stride: tuple[int, int],
+    itemsize: int,
+    arch: int,
+    in_boxes: bool,
+    processors: int,
+) -> Cut:
+    rows, cols = (triton.cdiv(size, s) for size, s in zip(out_size, stride, strict=True))
+
+    def sides_of(tile: Tile) -> tuple[int, int, int]:
+        return box(images, rows, cols, tile.pixels) if in_boxes else (tile.pixels, 1, 1)
+
+    def pixel_tiles(tile: Tile) -> int:
+        return boxes(images, rows, cols, sides_of(tile)) if in_boxes else triton.cdiv(images * rows * cols, tile.pixels)
+
+    def tiles(tile: Tile) -> int:
+        return stride[0] * stride[1] * pixel_tiles(tile) * triton.cdiv(outputs, tile.rows)
+
+    tile, count = fitting(arch, itemsize, outputs, processors, tiles)
+    sides = sides_of(tile)
+    counts = (
+        rows, cols, triton.cdiv(rows, sides[1]), triton.cdiv(cols, sides[2]), pixel_tiles(tile),
+        triton.cdiv(outputs, tile.rows),
+    )  # fmt: skip
+    return Cut(tile, sides, counts, min(count, processors * tile.per_processor))

@@ -1,0 +1,133 @@
+"""Transposed convolution as registered ops: schemas, fake kernels and the derivatives that compiled graphs take.
+
+The ops are 2-D, of one group and dilation 1; what they do not serve is left to stock PyTorch's, by conv_transpose.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyaegpu.ops import library
+from pyaegpu.reference.activations import NONE, gradient
+
+FAMILY = "conv_transpose"
+
+_FORWARD = (
+    "(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, int[2] output_padding, "
+    "int activation, float slope, bool tf32, bool channels_last) -> Tensor"
+)
+_SCHEMAS = {
+    "conv_transpose2d_small_fwd": _FORWARD,
+    "conv_transpose2d_small_bwd": "(Tensor g, Tensor input, Tensor weight, Tensor? out, int[2] stride, int[2] padding, "
+    "int activation, float slope, bool tf32, bool channels_last, bool need_input, bool need_weight, bool need_bias) "
+    "-> (Tensor d_input, Tensor d_weight, Tensor d_bias)",
+    "conv_transpose2d_phases_fwd": _FORWARD,
+    "conv_transpose2d_matmul_fwd": _FORWARD,
+    "bias_act_": "(Tensor(a!) y, Tensor? bias, int activation, float slope) -> ()",
+    "bias_act_bwd": "(Tensor g, Tensor out, bool need_bias, int activation, float slope) "
+    "-> (Tensor d_y, Tensor d_bias)",
+}
+_TRITON_ONLY = ("conv_transpose2d_phases_fwd", "conv_transpose2d_matmul_fwd")
+
+
+def output_size(
+    input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], output_padding: Sequence[int]
+) -> list[int]:
+    """Height and width of the result; the sizes of a transposed convolution of dilation 1."""
+    return [
+        (input.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[2 + i] + output_padding[i]
+        for i in range(2)
+    ]
+
+
+def stock_backward(
+    g: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients at input and weight by stock PyTorch's kernels, where ``needed``."""
+    if not any(needed):
+        return None, None
+    grads = torch.ops.aten.convolution_backward(
+        g, input, weight, None, stride, padding, [1, 1], True, output_padding, 1, [*needed, False]
+    )
+    return grads[0], grads[1]
+
+
+def _empty(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=order)
+
+
+def _fake_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    stride, padding, output_padding, *_, channels_last = rest
+    size = output_size(input, weight, stride, padding, output_padding)
+    return _empty((input.shape[0], weight.shape[1], *size), input, channels_last)
+
+
+def _fake_small_bwd(g: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *_, channels_last, need_input, need_weight, need_bias = rest
+    return (
+        _empty(input.shape, input, channels_last) if need_input else input.new_empty(0),
+        _empty(weight.shape, weight, channels_last) if need_weight else weight.new_empty(0),
+        g.new_empty(weight.shape[1] if need_bias else 0),
+    )
+
+
+def _fake_bias_act(y: Tensor, bias: Tensor | None, activation: int, slope: float) -> None:
+    return None
+
+
+def _fake_bias_act_bwd(g: Tensor, out: Tensor, need_bias: bool, activation: int, slope: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(out), out.new_empty(out.shape[1] if need_bias else 0)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, weight, _, *ctx.args = inputs
+    activation = ctx.args[3]
+    ctx.save_for_backward(input, weight, None if activation == NONE else output)
+
+
+def _small_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    stride, padding, _, *rest = ctx.args
+    needed = ctx.needs_input_grad[:3]
+    grads = torch.ops.pyaegpu.conv_transpose2d_small_bwd(g, *ctx.saved_tensors, stride, padding, *rest, *needed)
+    return *(d if need else None for d, need in zip(grads, needed, strict=True)), *(None,) * 7
+
+
+def _stock_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    input, weight, out = ctx.saved_tensors
+    stride, padding, output_padding, activation, slope, *_ = ctx.args
+    need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
+    if out is not None:
+        g = gradient(g, out, activation, slope)
+    grads = stock_backward(g, input, weight, stride, padding, output_padding, (need_input, need_weight))
+    return *grads, g.sum((0, 2, 3)) if need_bias else None, *(None,) * 7
+
+
+library.define(
+    FAMILY,
+    _SCHEMAS,
+    {
+        "conv_transpose2d_small_fwd": _fake_forward,
+        "conv_transpose2d_small_bwd": _fake_small_bwd,
+        "conv_transpose2d_phases_fwd": _fake_forward,
+        "conv_transpose2d_matmul_fwd": _fake_forward,
+        "bias_act_": _fake_bias_act,
+        "bias_act_bwd": _fake_bias_act_bwd,
+    },
+    triton_only=_TRITON_ONLY,
+)
+library.register_autograd("conv_transpose2d_small_fwd", _small_backward, _setup)
+for _op in _TRITON_ONLY:
+    library.register_autograd(_op, _stock_backward, _setup)
+library.refuse_autograd("conv_transpose2d_small_bwd")
+library.refuse_autograd("bias_act_bwd")

@@ -1,0 +1,183 @@
+"""Which algorithm a transposed convolution takes: what each can run, and the table of what was measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyaegpu import backends
+from pyaegpu.ops.conv_transpose_graph import FAMILY, output_size
+from pyaegpu.ops.layout import suggests_channels_last
+
+SMALL, MATMUL, PHASES, STOCK = "small", "matmul", "phases", "stock"
+
+DESCRIPTIONS = {
+    SMALL: "one product per tile of pixels, taps summed inside the tile, for 1 to 4 output channels; backward likewise",
+    MATMUL: "one matrix product with a pixel-shuffle store; backward by stock convolutions",
+    PHASES: "an implicit matrix product for each phase of the stride, in one launch; backward by stock convolutions",
+    STOCK: "stock convolution, then bias and activation in one pass",
+}
+_ALGORITHMS = {"cpu": (SMALL,), "cuda": (SMALL,), "triton": (SMALL, MATMUL, PHASES)}
+_SMALL_CHANNELS = 4
+_INDEX_LIMIT = 2**31
+
+
+class ConvArgs(NamedTuple):
+    """The numbers of a transposed convolution and its activation."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    groups: int
+    dilation: tuple[int, ...]
+    activation: int
+    slope: float
+
+
+class Plan(NamedTuple):
+    """What serves a call."""
+
+    backend: str
+    algorithm: str
+    tf32: bool = False
+    channels_last: bool = False
+
+
+class Rule(NamedTuple):
+    """Calls that were measured: those that ``applies`` to are served by ``plan``."""
+
+    applies: Callable[[Tensor, Tensor, ConvArgs], bool]
+    backend: str
+    algorithm: str
+
+
+def _few_channels(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
+    return len(args.stride) == 2 and weight.shape[1] <= _SMALL_CHANNELS
+
+
+CPU_RULES = (Rule(_few_channels, "cpu", SMALL),)
+
+# By compute capability, the first rule that applies. A card that is not listed, and a call that no rule applies to,
+# take stock PyTorch's kernels: no kernel is chosen on hope.
+MEASURED: dict[tuple[int, int], tuple[Rule, ...]] = {}
+
+
+def plan(input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> Plan:
+    """What serves a call by the selected backend, or by the measured rules where none is selected."""
+    if backends.selected() != "auto":
+        backend = backends.choose(FAMILY, input.device)
+        if backend == "reference":
+            return Plan(backend, STOCK)
+        for algorithm in _ALGORITHMS[backend]:
+            if refusal(backend, algorithm, input, weight, bias, args) is None:
+                return _of_own_kernel(backend, algorithm, input, weight)
+        return Plan(backend, STOCK)
+    for rule in _rules(input.device):
+        applies = rule.applies(input, weight, args)
+        if applies and refusal(rule.backend, rule.algorithm, input, weight, bias, args) is None:
+            return _of_own_kernel(rule.backend, rule.algorithm, input, weight)
+    return Plan(backends.choose(FAMILY, input.device), STOCK)
+
+
+def folds(input: Tensor, weight: Tensor) -> bool:
+    """Whether upsampling and the 3x3 convolution after it run as one transposed convolution."""
+    if backends.selected() != "auto":
+        return backends.choose(FAMILY, input.device) != "reference"
+    return bool(_rules(input.device))
+
+
+def refusal(
+    backend: str, algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs
+) -> str | None:
+    """Why an algorithm of a backend cannot run a call, or None; calls that stock PyTorch refuses are among them."""
+    if len(args.stride) != 2 or input.dim() != 4 or weight.dim() != 4:
+        return "its kernels are 2-D"
+    if args.groups != 1 or args.dilation != (1, 1):
+        return "its kernels take one group and a dilation of 1"
+    if input.shape[1] != weight.shape[0] or (bias is not None and bias.shape != weight.shape[1:2]):
+        return "the channels do not fit"
+    if not _alike(input, weight, bias):
+        return "dtypes or devices differ"
+    empty = input.numel() == 0 or weight.numel() == 0
+    if not _regular(args) or empty or min(output_size(input, weight, *args[:3])) < 1:
+        return "nothing to compute"
+    if algorithm == SMALL and weight.shape[1] > _SMALL_CHANNELS:
+        return f"its kernels take 1 to {_SMALL_CHANNELS} output channels, not {weight.shape[1]}"
+    if algorithm in (MATMUL, PHASES) and _pixels(input, weight, args) >= _INDEX_LIMIT:
+        return f"it counts pixels in 32 bits: fewer than {_INDEX_LIMIT}"
+    if algorithm == MATMUL and not _is_matmul(input, weight, args):
+        return "it takes a kernel as large as its stride, or one pixel of input"
+    if algorithm in (MATMUL, PHASES) and not _takes_tensor_cores(input):
+        return "it takes float16, bfloat16, and float32 where TF32 is allowed"
+    return None
+
+
+def reason_for_stock(backend: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> str | None:
+    """Why a backend has no kernel of its own for a call, or None where it has."""
+    reasons = [refusal(backend, algorithm, input, weight, bias, args) for algorithm in _ALGORITHMS[backend]]
+    return None if None in reasons else reasons[-1]
+
+
+def _of_own_kernel(backend: str, algorithm: str, input: Tensor, weight: Tensor) -> Plan:
+    # cuDNN keeps float64 contiguous.
+    keeps = input.dtype != torch.float64 or not input.is_cuda
+    channels_last = keeps and (suggests_channels_last(input) or suggests_channels_last(weight))
+    return Plan(backend, algorithm, _allows_tf32(input), channels_last)
+
+
+def _rules(device: torch.device) -> tuple[Rule, ...]:
+    if device.type == "cuda":
+        return MEASURED.get(_capability(device.index), ())
+    return CPU_RULES if device.type == "cpu" and backends.choose(FAMILY, device) == "cpu" else ()
+
+
+@torch.compiler.assume_constant_result
+def _capability(index: int | None) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+def _pixels(input: Tensor, weight: Tensor, args: ConvArgs) -> int:
+    height, width = output_size(input, weight, *args[:3])
+    return input.shape[0] * height * width
+
+
+def _alike(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    others = (weight,) if bias is None else (weight, bias)
+    return input.is_floating_point() and all(t.dtype == input.dtype and t.device == input.device for t in others)
+
+
+def _regular(args: ConvArgs) -> bool:
+    """Whether stock PyTorch takes these numbers."""
+    return (
+        min(args.stride) > 0
+        and min(args.padding) >= 0
+        and min(args.output_padding) >= 0
+        and all(extra < stride for extra, stride in zip(args.output_padding, args.stride, strict=True))
+    )
+
+
+def _is_matmul(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
+    if args.output_padding != (0, 0):
+        return False
+    if input.shape[2:] == (1, 1):
+        return True
+    return args.padding == (0, 0) and weight.shape[2:] == args.stride
+
+
+def _takes_tensor_cores(input: Tensor) -> bool:
+    if input.dtype == torch.float32:
+        return _allows_tf32(input) or os.environ.get("TRITON_INTERPRET") == "1"
+    return input.dtype != torch.float64
+
+
+@torch.compiler.assume_constant_result
+def _convolutions_use_tf32() -> bool:
+    return torch._C._get_fp32_precision_getter("cuda", "conv") == "tf32"
+
+
+def _allows_tf32(input: Tensor) -> bool:
+    return input.is_cuda and input.dtype == torch.float32 and _convolutions_use_tf32()
