@@ -61,10 +61,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Work:
-    """What the case must do at least: floating-point operations, and bytes moved through memory."""
+    """What the case must do at least: floating-point operations, and bytes moved through memory.
+
+    Where the operations are those of matrix products, `terms` has the products summed in an element of each output.
+    """
 
     flops: float
     bytes: float
+    terms: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Candidate:
     published: bool = False  # never slower than eager, or the run fails
     served_by: Callable[[Inputs], str] | None = None  # which backend a choosing candidate takes
     given: Callable[[], Step] | None = None  # of a random op, with the noise of the reference; never timed
+    prepare: Callable[[Inputs], Inputs] | None = None  # the same values as it takes them; never timed
 
 
 class Suite(Protocol):

@@ -1,8 +1,10 @@
 """The correctness gate: no speed is reported for a result that is not right.
 
 A candidate passes when each output's error against float64 is at most twice eager's in the same dtype, plus a
-floor of two units of rounding, and its inputs are left as they were. One that draws noise is compared so with the
-noise given, and its own draws pass the suite's check.
+floor of two units of rounding, and its inputs are left as they were. To a sum of K products come sqrt(K) roundings of
+float32, the usual error of a plain loop: how near to it eager comes is a matter of the library's blocking, and differs
+between memory formats. One that draws noise is compared so with the noise given, and its own draws pass the suite's
+check.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Gate:
         if outputs is None:
             return Verdict(True, 0.0)
         self._eager = self._eager or outputs
-        return judge(outputs, self._eager, self._reference, strict=candidate.role != "info")
+        terms = self._suite.work(self._case).terms
+        return judge(outputs, self._eager, self._reference, strict=candidate.role != "info", terms=terms)
 
     def _outcome(self, candidate: Candidate, call: Callable[[], Outputs], inputs: Inputs) -> tuple[Outputs | None, str]:
         """What to compare with the reference, None where nothing can be, and what is wrong with random draws."""
@@ -75,6 +78,7 @@ def judge(
     reference: Outputs,
     *,
     strict: bool = True,
+    terms: tuple[int, ...] = (),
 ) -> Verdict:
     """Compares values and gradients by the 2x rule; `strict=False` only asks for finite numbers."""
     if len(outputs) != len(reference):
@@ -88,6 +92,9 @@ def judge(
         if not strict:
             error = 0.0 if math.isfinite(error) else math.inf
         floor = FLOOR_EPS * torch.finfo(output.dtype).eps
+        if terms:
+            summed_in = torch.promote_types(output.dtype, torch.float32)
+            floor += math.sqrt(terms[place]) * torch.finfo(summed_in).eps
         allowed = STOCK_FACTOR * error_of(stock, expected) + floor
         if not math.isfinite(error) or error > allowed:
             return Verdict(False, error, f"output {place}: error {error:.3g}, allowed {allowed:.3g}")

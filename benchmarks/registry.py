@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from benchmarks.case import Suite
+from benchmarks.suites.conv_transpose import ConvTransposeSuite
 from benchmarks.suites.corrupt import CorruptSuite
 from benchmarks.suites.reparameterize import ReparameterizeSuite
 from benchmarks.suites.vae_loss import VaeLossSuite
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (VaeLossSuite(), ReparameterizeSuite(), CorruptSuite())}
+SUITES: dict[str, Suite] = {
+    suite.name: suite for suite in (VaeLossSuite(), ReparameterizeSuite(), CorruptSuite(), ConvTransposeSuite())
+}
 
 
 def get_suite(name: str) -> Suite:

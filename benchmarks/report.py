@@ -20,6 +20,8 @@ HEADER = (
     "vs best stock",
     "GB/s",
     "of copy",
+    "TFLOP/s",
+    "of matmul",
     "wall µs (vs eager)",
     "host µs",
     "peak MB",
@@ -73,7 +75,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{ratio['value']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]",
         best,
         _number(row["gbs"]),
-        "-" if row["copy_share"] is None else f"{100 * row['copy_share']:.0f} %",
+        _percent(row["copy_share"]),
+        "-" if row.get("matmul_share") is None else f"{row['gflops'] / 1e3:.3g}",
+        _percent(row.get("matmul_share")),  # files of before this column have none
         f"{_number(row['wall_us'])} ({wall['value']:.2f}x)",
         _number(row["host_us"]),
         "-" if row["peak_mb"] is None else _number(row["peak_mb"]),
@@ -85,6 +89,10 @@ def _candidate(row: Row) -> str:
     """The name; `pyaegpu:auto` with the backend that it took."""
     chosen = row["role"] == "ours" and not row["candidate"].endswith(f":{row['served_by']}")
     return f"{row['candidate']} ({row['served_by']})" if chosen else row["candidate"]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
 
 
 def _number(value: float) -> str:

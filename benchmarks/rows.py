@@ -27,6 +27,7 @@ class Context:
     best: str  # the fastest right stock candidate
     control: str  # eager timed a second time
     copies: int
+    matmul_gflops: float | None = None  # of a large product, where the case's operations are those of products
 
 
 def timed_row(context: Context, candidate: Candidate, peak_mb: float | None) -> Row:
@@ -38,6 +39,7 @@ def timed_row(context: Context, candidate: Candidate, peak_mb: float | None) -> 
     wall_vs_eager = stats.speed_ratio(*_pair(context, "eager", name, "wall"))
     vs_best = stats.speed_ratio(*_pair(context, context.best, name, "device"))
     gbs = context.work.bytes / times.median / 1e3
+    gflops = context.work.flops / times.median / 1e3
     slow = stats.too_slow(vs_eager) or stats.too_slow(wall_vs_eager)
     control = stats.speed_ratio(*_pair(context, "eager", context.control, "device"))
     return {
@@ -59,7 +61,9 @@ def timed_row(context: Context, candidate: Candidate, peak_mb: float | None) -> 
         "copy_gbs": context.copy_gbs,
         # in the cache, or behind launch costs, a share of the memory's bandwidth means nothing
         "copy_share": gbs / context.copy_gbs if context.case.out_of_cache else None,
-        "gflops": context.work.flops / times.median / 1e3,
+        "gflops": gflops,
+        "matmul_gflops": context.matmul_gflops,
+        "matmul_share": None if context.matmul_gflops is None else gflops / context.matmul_gflops,
         "bytes": context.work.bytes,
         "flops": context.work.flops,
         "peak_mb": peak_mb,
@@ -80,7 +84,8 @@ def failures(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         ours = row["role"] == "ours" or row["candidate"] == "eager"
         if row["status"] == "slow" or (ours and row["status"] in ("wrong", "error")):
-            lines.append(f"{row['case']} [{row['candidate']}]: {row['status']} {row['reason']}".rstrip())
+            reason = row["reason"].partition("\n")[0]
+            lines.append(f"{row['case']} [{row['candidate']}]: {row['status']} {reason}".rstrip())
     return lines
 
 

@@ -6,7 +6,10 @@ set -u
 readonly LIMIT_S=470
 readonly SKIPPED=77
 readonly BENCH_BUDGET_S=400
-readonly SUITES=(vae_loss reparameterize corrupt)
+readonly SUITES=(vae_loss reparameterize corrupt conv_transpose)
+readonly -A SHARDS=([conv_transpose]=10) # suites that do not fit one stage
+
+readonly IS_SHARD='^(.+)-([0-9]+)of([0-9]+)$'
 
 usage() {
   cat <<'TEXT'
@@ -16,9 +19,11 @@ stages, each under 8 minutes, each printing a short summary last:
   build      builds pyaegpu in place (TORCH_CUDA_ARCH_LIST, default 9.0a)     build.log
   test       pytest -m gpu                                                    test.log
   sanitize   compute-sanitizer memcheck on small awkward shapes               sanitize.log
-  bench-SUITE  vae_loss, reparameterize or corrupt    bench-SUITE.log SUITE.json SUITE.md
+  bench-SUITE  vae_loss, reparameterize, corrupt or conv_transpose
+                                                      bench-SUITE.log SUITE.json SUITE.md
+  bench-conv_transpose-IofN  every N-th case of that suite from the I-th: it does not fit one stage
   profile    ncu on one large call per family and GPU backend                 profile.log
-  bench      every suite, one stage after another
+  bench      every suite, one stage after another, conv_transpose in 10
   all        build, test, bench (default)
 
 ARGUMENTS after -- go to pytest (test) or to python3 -m benchmarks.run (bench), for example
@@ -40,8 +45,14 @@ skip() {
   return "$SKIPPED"
 }
 
+gpu=unknown # asked once: it takes seconds
+
 has_gpu() {
-  python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' >/dev/null 2>&1
+  if [ "$gpu" = unknown ]; then
+    gpu=no
+    python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' >/dev/null 2>&1 && gpu=yes
+  fi
+  [ "$gpu" = yes ]
 }
 
 # logged NAME COMMAND...: runs it under the time limit, everything into NAME.log and to the terminal
@@ -93,17 +104,41 @@ stage_sanitize() {
 }
 
 stage_bench() {
-  local suite=$1
+  local name=$1 suite=$1 shard=1/1
   shift
+  if [[ $name =~ $IS_SHARD ]]; then
+    suite=${BASH_REMATCH[1]} shard=${BASH_REMATCH[2]}/${BASH_REMATCH[3]}
+  fi
   has_gpu || { skip 'no GPU'; return; }
-  logged "bench-$suite" python3 -m benchmarks.run --suite "$suite" --device cuda --out "$out" \
-    --budget "$BENCH_BUDGET_S" "$@"
+  logged "bench-$name" python3 -m benchmarks.run --suite "$suite" --device cuda --out "$out" \
+    --budget "$BENCH_BUDGET_S" --shard "$shard" "$@"
+}
+
+# the stages that measure every case of every suite
+bench_stages() {
+  local suite i
+  for suite in "${SUITES[@]}"; do
+    if [ -z "${SHARDS[$suite]:-}" ]; then
+      printf 'bench-%s\n' "$suite"
+      continue
+    fi
+    for ((i = 1; i <= SHARDS[$suite]; i++)); do
+      printf 'bench-%s-%sof%s\n' "$suite" "$i" "${SHARDS[$suite]}"
+    done
+  done
+}
+
+is_suite() {
+  local name=${1#bench-}
+  [[ $name =~ $IS_SHARD ]] && name=${BASH_REMATCH[1]}
+  [[ " ${SUITES[*]} " == *" $name "* ]]
 }
 
 profile_commands() {
   local rc=0 call
-  # the cuda backend has no kernels of corrupt
-  for call in vae_loss:cuda vae_loss:triton reparameterize:cuda reparameterize:triton corrupt:triton; do
+  # the cuda backend has no kernels of corrupt, and of conv_transpose those for few output channels
+  for call in vae_loss:cuda vae_loss:triton reparameterize:cuda reparameterize:triton corrupt:triton \
+    conv_transpose:triton conv_transpose-few:cuda conv_transpose-few:triton; do
     ncu --clock-control none --target-processes all --nvtx --nvtx-include 'profile/' --set detailed \
       python3 -m benchmarks.smoke --backend "${call#*:}" --profile "${call%:*}" || rc=1
   done
@@ -131,7 +166,7 @@ run_stage() {
     *) "stage_$name" "$@" ;;
   esac
   rc=$?
-  summary+=("$(printf '%-20s rc %-3s %4s s' "$name" "$rc" "$((SECONDS - began))")")
+  summary+=("$(printf '%-26s rc %-3s %4s s' "$name" "$rc" "$((SECONDS - began))")")
   [ "$rc" -eq "$SKIPPED" ] && return
   ran=1
   [ "$rc" -eq 0 ] || failed=1
@@ -148,11 +183,11 @@ while [ $# -gt 0 ]; do
     *) die "unknown argument: $1" ;;
   esac
 done
-suites=("${SUITES[@]/#/bench-}")
+mapfile -t suites < <(bench_stages)
 case $stage in
   build | test | sanitize | profile) stages=("$stage") ;;
   bench) stages=("${suites[@]}") ;;
-  bench-*) [[ " ${suites[*]} " == *" $stage "* ]] || die "unknown stage: $stage"; stages=("$stage") ;;
+  bench-*) is_suite "$stage" || die "unknown stage: $stage"; stages=("$stage") ;;
   all) stages=(build test "${suites[@]}") ;;
   *) die "unknown stage: $stage" ;;
 esac

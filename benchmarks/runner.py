@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from benchmarks import gate, machine, stats, timing
-from benchmarks.case import Candidate, Case, Inputs, Outputs, Step, Suite
+from benchmarks.case import DTYPES, Candidate, Case, Inputs, Outputs, Step, Suite
 from benchmarks.rows import Context, Row, failed_row, timed_row
 
 CONTROL = "eager again (A/A)"
@@ -41,6 +41,7 @@ class Runner:
     candidates: Callable[[Case], list[Candidate]] | None = None  # other than the suite's, for tests
     clock: timing.Clock = field(init=False)
     copy_gbs: float = field(init=False)
+    matmul_gflops: dict[str, float] = field(init=False, default_factory=dict)  # by dtype, once one is needed
     facts: dict[str, machine.Fact] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ class Runner:
             try:
                 step = candidate.make()
                 with candidate.scope():
-                    verdict = judge.verdict(candidate, _bind(step, inputs, case), inputs)
+                    verdict = judge.verdict(candidate, _bind(candidate, step, inputs, case), inputs)
             except Exception as error:
                 rows.append(self._failed(case, candidate, "error", f"{type(error).__name__}: {error}"))
                 continue
@@ -129,10 +130,12 @@ class Runner:
             subjects, self.clock, rounds=settings.rounds, samples=settings.samples, seed=settings.seed
         )
         stock = [candidate.name for candidate, _ in ready if candidate.role == "stock"]
+        work = self.suite.work(case)
         context = Context(
             case=case,
-            work=self.suite.work(case),
+            work=work,
             copy_gbs=self.copy_gbs,
+            matmul_gflops=self._matmul_rate(case.dtype) if work.terms else None,
             facts=self.facts,
             measured=measured,
             best=min(stock, key=lambda name: _median(measured[name])),
@@ -146,6 +149,11 @@ class Runner:
             rows.append({**row, "served_by": _served_by(candidate, copies[0])})
         return rows
 
+    def _matmul_rate(self, dtype: str) -> float:
+        if dtype not in self.matmul_gflops:
+            self.matmul_gflops[dtype] = timing.matmul_rate(self.settings.device, DTYPES[dtype], self.clock)
+        return self.matmul_gflops[dtype]
+
     def _copies(self, case: Case) -> list[Inputs]:
         """Input sets to rotate among: one, or enough to hold twice the cache."""
         first = self.suite.inputs(case, self.settings.device, self.settings.seed)
@@ -158,7 +166,7 @@ class Runner:
 
     def _subject(self, case: Case, candidate: Candidate, step: Step, copies: list[Inputs]) -> timing.Subject:
         with candidate.scope():
-            return timing.Subject([_bind(step, inputs, case) for inputs in copies], candidate.scope)
+            return timing.Subject([_bind(candidate, step, inputs, case) for inputs in copies], candidate.scope)
 
     def _peak(self, subject: timing.Subject) -> float | None:
         if self.settings.device != "cuda":
@@ -170,8 +178,8 @@ class Runner:
         return failed_row(case, candidate, self.facts, status, reason)
 
 
-def _bind(step: Step, inputs: Inputs, case: Case) -> Callable[[], Outputs]:
-    call = partial(step, inputs)
+def _bind(candidate: Candidate, step: Step, inputs: Inputs, case: Case) -> Callable[[], Outputs]:
+    call = partial(step, inputs if candidate.prepare is None else candidate.prepare(inputs))
     if not case.graph:
         return call
     replay = timing.capture(call)

@@ -1,7 +1,7 @@
 """Runs each case of the families once on one backend and checks it: what memory checkers and profilers are given.
 
-``python -m benchmarks.smoke --backend cuda`` takes small awkward shapes; ``--profile FAMILY`` one large case, its
-second call inside an NVTX range named "profile".
+``python -m benchmarks.smoke --backend cuda`` takes small awkward shapes; ``--profile CASE`` one large case, its second
+call inside an NVTX range named "profile".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks import gate, ours
 from benchmarks.case import Candidate, Case, Inputs, Outputs, Suite
 from benchmarks.registry import SUITES
-from benchmarks.suites import corrupt, reparameterize, vae_loss
+from benchmarks.suites import conv_transpose_shapes, corrupt, reparameterize, vae_loss
 
 SHAPES = ((1, 1), (3, 7), (5, 3, 7, 9), (2, 4099))
 DTYPES = ("float32", "bfloat16", "float16")
@@ -24,11 +24,20 @@ LARGE = {
     "vae_loss": vae_loss.make_case(vae_loss.IMAGES, "bce_logits", dtype="bfloat16", g=0.375),
     "reparameterize": reparameterize.make_case(reparameterize.LARGE, reparameterize.SAMPLE_KL, dtype="bfloat16"),
     "corrupt": corrupt.make_case(corrupt.LARGE, "gaussian", dtype="bfloat16", mode="fwd"),
+    "conv_transpose": conv_transpose_shapes.large_case(number=4),
+    "conv_transpose-few": conv_transpose_shapes.large_case(number=5),  # few output channels: other kernels
 }
+
+
+def family_of(name: str) -> str:
+    """The suite of a large case."""
+    return name.partition("-")[0]
 
 
 def small_cases(family: str) -> list[Case]:
     """Every op, kind and dtype of the family on sizes that fill no block and no 16-byte access."""
+    if family == "conv_transpose":
+        return [case for dtype in DTYPES for case in conv_transpose_shapes.small_cases(dtype)]
     makers = {
         "vae_loss": (vae_loss.make_case, vae_loss.KINDS),
         "reparameterize": (reparameterize.make_case, reparameterize.OPS),
@@ -41,9 +50,9 @@ def small_cases(family: str) -> list[Case]:
 
 
 def misaligned(tensor: Tensor) -> Tensor:
-    """The same values one element past an aligned address."""
+    """The same values in the same layout, one element past an aligned address."""
     buffer = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=tensor.device)
-    view = buffer[1:].view(tensor.shape)
+    view = buffer.as_strided(tensor.shape, tensor.stride(), 1)
     return view.copy_(tensor.detach()).requires_grad_(tensor.requires_grad)
 
 
@@ -72,9 +81,9 @@ def run(candidate: Candidate, inputs: Inputs) -> Outputs:
         return candidate.make()(inputs)
 
 
-def profile(family: str, backend: str, device: str) -> None:
+def profile(name: str, backend: str, device: str) -> None:
     """One warm call, then one inside the NVTX range."""
-    suite, case = SUITES[family], LARGE[family]
+    suite, case = SUITES[family_of(name)], LARGE[name]
     inputs = suite.inputs(case, device, seed=0)
     found = suite.candidates(case, device, compiled=False)
     candidate = next(one for one in found if one.name == f"pyaegpu:{backend}")
@@ -102,9 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--backend", choices=("cpu", "cuda", "triton"), required=True)
-    parser.add_argument(
-        "--profile", choices=sorted(LARGE), metavar="FAMILY", help="one large case under NVTX, on a GPU"
-    )
+    parser.add_argument("--profile", choices=sorted(LARGE), metavar="CASE", help="one large case under NVTX, on a GPU")
     options = parser.parse_args(arguments)
     device = "cpu" if options.backend == "cpu" else "cuda"
     absent = {family: ours.missing(device, family).get(options.backend) for family in SUITES}
@@ -112,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not families or (device == "cuda" and not torch.cuda.is_available()):
         print(f"backend {options.backend} is not here: {absent['vae_loss'] or 'torch sees no CUDA device'}")
         return 2
-    if options.profile not in (None, *families):
-        print(absent[options.profile])
+    if options.profile and family_of(options.profile) not in families:
+        print(absent[family_of(options.profile)])
         return 2
     if options.profile:
         profile(options.profile, options.backend, device)

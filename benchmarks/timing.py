@@ -180,6 +180,21 @@ def copy_bandwidth(device: str, clock: Clock) -> float:
     return 2 * source.nbytes / times[len(times) // 2] / 1e3
 
 
+def matmul_rate(device: str, dtype: torch.dtype, clock: Clock) -> float:
+    """GFLOP/s of a large matrix product, in TF32 where convolutions use it: the ceiling of matrix-bound ops."""
+    size = 8192 if device == "cuda" else 1536
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    call: Call = lambda: left @ right  # noqa: E731
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    try:
+        call()
+        times = sorted(clock.sample([call, call]).device for _ in range(9))
+    finally:
+        matmul.fp32_precision = before
+    return 2 * size**3 / times[len(times) // 2] / 1e3
+
+
 def _samples(subject: Subject, clock: Clock, count: int) -> list[Sample]:
     with subject.scope():
         clock.sample(subject.next_calls()[:1])  # this candidate's code and data back into the caches

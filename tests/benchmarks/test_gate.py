@@ -125,6 +125,19 @@ def test_the_floor_is_the_outputs_own_rounding() -> None:
     assert not gate.judge((reference.bfloat16().float(),), exact, (reference,)).ok
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_long_sum_may_be_off_by_the_root_of_its_terms(dtype: torch.dtype) -> None:
+    reference = torch.full((100,), 2.0, dtype=torch.float64)
+    exact = (reference.to(dtype),)
+    for share, ok in ((0.9, True), (1.1, False)):
+        off = 2 * reference * share * 32 * torch.finfo(dtype).eps  # an error counts half: |ref| + mean |ref|
+        outputs = ((reference + off).to(dtype),)
+        assert gate.judge(outputs, exact, (reference,), terms=(1024,)).ok is ok
+        assert not gate.judge(outputs, exact, (reference,)).ok
+    wide = ((reference * 1.05).bfloat16(),)
+    assert not gate.judge(wide, (reference.bfloat16(),), (reference,), terms=(1 << 20,)).ok
+
+
 def test_error_of_exact_zeros_is_zero() -> None:
     zeros = torch.zeros(3)
     assert gate.error_of(zeros, zeros.double()) == 0

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks.case import Case
-from benchmarks.registry import get_suite
+from benchmarks.registry import SUITES
 from benchmarks.runner import Runner, Settings
-from benchmarks.suites import corrupt, reparameterize, vae_loss
+from benchmarks.suites import conv_transpose_shapes, corrupt, reparameterize, vae_loss
 
 pytestmark = [
     pytest.mark.gpu,
@@ -19,17 +19,17 @@ pytestmark = [
 
 
 CASES = [
-    vae_loss.make_case((8, 12), "bce_logits", dtype="bfloat16", g=0.375),
-    *(reparameterize.make_case((64, 33), op, dtype="bfloat16") for op in reparameterize.OPS),
-    *(corrupt.make_case((64, 33), kind, dtype="bfloat16") for kind in corrupt.KINDS),
+    ("vae_loss", vae_loss.make_case((8, 12), "bce_logits", dtype="bfloat16", g=0.375)),
+    *(("reparameterize", reparameterize.make_case((64, 33), op, dtype="bfloat16")) for op in reparameterize.OPS),
+    *(("corrupt", corrupt.make_case((64, 33), kind, dtype="bfloat16")) for kind in corrupt.KINDS),
+    *(("conv_transpose", case) for case in conv_transpose_shapes.small_cases("bfloat16") if case.mode == "fwd+bwd"),
 ]
 
 
 @pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_a_case_is_gated_and_timed_on_the_gpu(case: Case, graph: bool) -> None:
-    suite = get_suite(case.op.removesuffix("_kl"))
-    runner = Runner(suite, Settings("cuda", rounds=2, samples=2, compiled=False))
+@pytest.mark.parametrize(("suite", "case"), CASES, ids=lambda value: getattr(value, "id", value))
+def test_a_case_is_gated_and_timed_on_the_gpu(suite: str, case: Case, graph: bool) -> None:
+    runner = Runner(SUITES[suite], Settings("cuda", rounds=2, samples=2, compiled=False))
     rows = runner.run(replace(case, graph=graph))
     assert {"eager", "pyaegpu:auto"} <= {row["candidate"] for row in rows}
     for row in rows:

@@ -7,10 +7,11 @@ import torch
 
 from benchmarks.case import DTYPES, LAYOUTS, MODES
 from benchmarks.registry import SUITES, get_suite
-from benchmarks.suites import corrupt, reparameterize
+from benchmarks.suites import conv_transpose_shapes, corrupt, reparameterize
 from benchmarks.suites.vae_loss import CACHE_RESIDENT, LEAVES, VaeLossSuite, make_case, step_of, stock_loss
 
 SUITE = VaeLossSuite()
+OPS = {"reparameterize": reparameterize.OPS, "conv_transpose": conv_transpose_shapes.OPS}
 EVERY = [(device, size) for device in ("cpu", "cuda") for size in ("full", "tiny")]
 
 
@@ -21,7 +22,7 @@ def test_cases_are_unique_and_well_formed(name: str, device: str, size: str) -> 
     cases = suite.cases(device, size)
     assert cases and len({case.id for case in cases}) == len(cases)
     for case in cases:
-        assert case.op in (suite.name, *(reparameterize.OPS if name == "reparameterize" else ()))
+        assert case.op in OPS.get(name, (name,))
         assert case.dtype in DTYPES and case.layout in LAYOUTS and case.mode in MODES
         assert suite.work(case).bytes > 0 and suite.work(case).flops > 0
         assert device == "cuda" or not case.graph

@@ -47,6 +47,8 @@ def row(candidate: str, speed: float, **changes: object) -> Row:
         "noisy": False,
         "gbs": 12.34,
         "copy_share": 0.876,
+        "gflops": 123.4,
+        "matmul_share": None,
         "peak_mb": None,
         "served_by": "cpu",
     }
@@ -69,11 +71,20 @@ def test_a_timed_row_shows_both_ratios() -> None:
         "2.00x (compile)",
         "12.3",
         "88 %",
+        "-",
+        "-",
         "0.789 (4.00x)",
         "45.6",
         "-",
         "ok",
     ]
+
+
+def test_a_row_of_matrix_products_shows_their_rate() -> None:
+    products = row("pyaegpu:auto", 4.0, matmul_share=0.512)
+    assert "| 0.123 | 51 % |" in report.table([products])
+    before = {key: value for key, value in row("eager", 1.0).items() if key != "matmul_share"}
+    assert "| 88 % | - | - |" in report.table([before])
 
 
 def test_a_refused_row_shows_its_reason_and_no_figure() -> None:
@@ -90,6 +101,10 @@ def test_every_line_has_as_many_cells_as_the_header() -> None:
     ]
     counts = {line.count("|") for line in report.table(rows).splitlines()}
     assert counts == {len(report.HEADER) + 1}
+
+
+def test_a_failure_takes_one_line() -> None:
+    assert failures([{**refused("eager"), "reason": "no kernel\nregistered: none"}]) == ["c [eager]: wrong no kernel"]
 
 
 def test_informational_rows_show_only_when_asked_for() -> None:

@@ -51,7 +51,7 @@ def test_a_tiny_run_of_the_suite_writes_complete_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suite", sorted(SUITES.keys() - {"vae_loss"}))
-def test_a_tiny_run_of_a_random_suite_times_every_candidate(suite: str, tmp_path: Path) -> None:
+def test_a_tiny_run_of_another_suite_times_every_candidate(suite: str, tmp_path: Path) -> None:
     arguments = [*FAST, "--no-compile", "--suite", suite, "--out", str(tmp_path)]
     assert run.main(arguments) in (0, run.FAILED)
     rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
@@ -127,7 +127,7 @@ def test_smoke_checks_awkward_shapes(capsys: pytest.CaptureFixture[str]) -> None
     if "cpu" in absent:
         pytest.skip(f"the cpu backend is not here: {absent['cpu']}")
     assert smoke.main(["--backend", "cpu"]) == 0
-    assert "of vae_loss, reparameterize, corrupt, 0 failures" in capsys.readouterr().out
+    assert "of vae_loss, reparameterize, corrupt, conv_transpose, 0 failures" in capsys.readouterr().out
 
 
 def test_smoke_fails_on_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_smoke_leaves_out_a_family_that_the_backend_has_no_kernels_of(
     monkeypatch.setattr(smoke, "SHAPES", ((3, 7),))
     monkeypatch.setattr(ours, "missing", lambda device, family: absent.get(family, {}))
     assert smoke.main(["--backend", "cpu"]) == 0
-    assert "of vae_loss, reparameterize, 0 failures" in capsys.readouterr().out
+    assert "of vae_loss, reparameterize, conv_transpose, 0 failures" in capsys.readouterr().out
     assert smoke.main(["--backend", "cpu", "--profile", "corrupt"]) == 2
     assert "it has no kernels of corrupt" in capsys.readouterr().out
 
@@ -196,6 +196,7 @@ def test_the_demos_table_lines_up() -> None:
         (["--help"], 0, "usage:"),
         (["--stage", "fly"], 2, "unknown stage: fly"),
         (["--stage", "bench-fly"], 2, "unknown stage: bench-fly"),
+        (["--stage", "bench-fly-1of2"], 2, "unknown stage: bench-fly-1of2"),
         (["--stage"], 2, "--stage needs a value"),
         (["--bogus"], 2, "unknown argument: --bogus"),
         (["--", "x"], 2, "arguments after -- need one --stage"),
@@ -210,13 +211,33 @@ def test_run_gpu_answers_for_its_arguments(arguments: list[str], code: int, text
 def test_run_gpu_measures_every_suite() -> None:
     script = (ROOT / "benchmarks/run_gpu.sh").read_text()
     assert f"readonly SUITES=({' '.join(SUITES)})" in script
-    assert smoke.LARGE.keys() == SUITES.keys()
+    assert {smoke.family_of(name) for name in smoke.LARGE} == SUITES.keys()
+    for name in smoke.LARGE:
+        assert f" {name}:triton" in script
 
 
-@pytest.mark.parametrize("stage", ["test", "bench", "bench-corrupt"])
-def test_run_gpu_says_that_there_is_no_gpu(stage: str, tmp_path: Path) -> None:
-    command = ["bash", str(ROOT / "benchmarks/run_gpu.sh"), "--stage", stage, "--out", str(tmp_path)]
-    folder = Path(sys.executable).parent
+def run_gpu(stage: str, out: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """One stage with the commands of `folder` before all others."""
+    command = ["bash", str(ROOT / "benchmarks/run_gpu.sh"), "--stage", stage, "--out", str(out)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PATH": f"{folder}:{os.environ['PATH']}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("stage", ["test", "bench", "bench-corrupt", "bench-conv_transpose-2of3"])
+def test_run_gpu_says_that_there_is_no_gpu(stage: str, tmp_path: Path) -> None:
+    done = run_gpu(stage, tmp_path, Path(sys.executable).parent)
     assert done.returncode == 77 and "no GPU: stage skipped" in done.stdout
+
+
+def test_run_gpu_deals_a_large_suite_to_several_stages(tmp_path: Path) -> None:
+    folder, out = tmp_path / "bin", tmp_path / "out"
+    folder.mkdir()
+    (folder / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')  # a GPU is there, and nothing is run
+    (folder / "python3").chmod(0o755)
+    done = run_gpu("bench", out, folder)
+    asked = [line.split() for line in done.stdout.splitlines() if line.startswith("-m benchmarks.run")]
+    shards = [(words[words.index("--suite") + 1], words[words.index("--shard") + 1]) for words in asked]
+    whole = [(suite, "1/1") for suite in SUITES if suite != "conv_transpose"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert shards == [*whole, *(("conv_transpose", f"{i}/10") for i in range(1, 11))]
+    assert (out / "bench-conv_transpose-10of10.log").exists()

@@ -134,3 +134,20 @@ def test_the_cuda_clock_counts_device_time_behind_a_sleeping_kernel(monkeypatch:
 def test_copy_bandwidth_counts_bytes_read_and_written() -> None:
     gbs = timing.copy_bandwidth("cpu", CountingClock())  # two calls take "2 microseconds"
     assert gbs == pytest.approx(2 * (4 << 25) / 2 / 1e3)
+
+
+def test_the_rate_of_a_product_counts_both_operations() -> None:
+    seen: list[tuple[str, torch.dtype]] = []
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+
+    class Watching(CountingClock):
+        def sample(self, calls: Sequence[Call]) -> Sample:
+            seen.append((matmul.fp32_precision, calls[0]().dtype))
+            return Sample(2e6, 2e6, 2e6)
+
+    rate = timing.matmul_rate("cpu", torch.bfloat16, Watching())
+    assert rate == pytest.approx(2 * 1536**3 / 2e9)  # in two seconds
+    # as precise as convolutions are
+    assert set(seen) == {(torch.backends.cudnn.conv.fp32_precision, torch.bfloat16)}
+    assert matmul.fp32_precision == before
