@@ -12,7 +12,7 @@ from torch import Tensor
 from . import target
 from .bias_act import column_sums
 from .conv_transpose_phases import new_output
-from .conv_transpose_small_kernels import bwd_kernel, fwd_kernel, input_kernel
+from .conv_transpose_small_kernels import small_bwd_kernel, small_fwd_kernel, small_input_kernel
 from .conv_transpose_tiles import precision
 from .layout import TRITON_DTYPES, absent, accumulation_dtype, on_device
 
@@ -82,7 +82,7 @@ def conv_transpose2d_small_fwd(
     b_slots = max(LEAST, FWD_ELEMENTS // (b_outs * phases[0] * phases[1]))
     tiles = triton.cdiv(slots[0] * slots[1], b_slots)
     with on_device(input):
-        fwd_kernel[(images * tiles, triton.cdiv(stride[0], phases[0]), triton.cdiv(stride[1], phases[1]))](
+        small_fwd_kernel[(images * tiles, triton.cdiv(stride[0], phases[0]), triton.cdiv(stride[1], phases[1]))](
             input, weight, None if bias is None else bias.contiguous(), out,
             channels, outs, *size, *out.shape[2:], slots[1], tiles,
             *input.stride(), *weight.stride(), *out.stride(), slope, *kernel, *stride, *padding,
@@ -148,7 +148,7 @@ def _input(call: Backward, g: Tensor, out: Tensor | None, weight: Tensor, d_inpu
     images, channels, height, width = d_input.shape
     tile = call.tile
     tiles, b_channels = triton.cdiv(height * width, tile.pixels), block(channels, tile.channels)
-    input_kernel[(images * tiles, triton.cdiv(channels, b_channels))](
+    small_input_kernel[(images * tiles, triton.cdiv(channels, b_channels))](
         g, out, weight, d_input, tiles, *call.sizes, *call.strides, *weight.stride(), *_pixel_strides(d_input),
         call.slope, *call.geometry, b_channels, tile.rows, tile.pixels, *call.kind, num_warps=tile.warps,
     )  # fmt: skip
@@ -176,7 +176,7 @@ def _sums(
     bias_column = 0 if d_weight is None else d_weight.numel()
     columns = bias_column + (0 if d_bias is None else d_bias.numel())
     partial = input.new_empty((programs, columns), dtype=accumulation_dtype(input)) if columns else None
-    bwd_kernel[(programs, channel_blocks, row_blocks)](
+    small_bwd_kernel[(programs, channel_blocks, row_blocks)](
         g, out, input, weight, d_input, partial,
         images, tiles, triton.cdiv(images * tiles, programs), bias_tiles, triton.cdiv(images * bias_tiles, programs),
         columns, bias_column, *call.sizes, *call.strides, *input.stride(), *weight.stride(),

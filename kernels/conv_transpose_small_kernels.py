@@ -21,7 +21,7 @@ def offset(i, stride):
 
 
 @triton.jit
-def fwd_kernel(
+def small_fwd_kernel(
     p_x, p_w, p_bias, p_out,
     channels: tl.int32, outs: tl.int32, height: tl.int32, width: tl.int32, out_height: tl.int32, out_width: tl.int32,
     slots_w: tl.int32, tiles: tl.int32,
@@ -165,7 +165,7 @@ def pixel_tile(i_tile, tiles, width, pixels, B_P: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def bwd_kernel(
+def small_bwd_kernel(
     p_g, p_out, p_x, p_w, p_dx, p_partial,
     images: tl.int32, tiles: tl.int32, per_program: tl.int32, bias_tiles: tl.int32, bias_per_program: tl.int32,
     columns: tl.int64, bias_column: tl.int64,
@@ -224,7 +224,7 @@ def bwd_kernel(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def input_kernel(
+def small_input_kernel(
     p_g, p_out, p_w, p_dx, tiles: tl.int32,
     channels: tl.int32, outs: tl.int32, width: tl.int32, pixels: tl.int32, out_height: tl.int32, out_width: tl.int32,
     stride_gn, stride_gc, stride_gh, stride_gw,

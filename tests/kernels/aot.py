@@ -5,7 +5,6 @@ signature, constant, alignment and configuration is the one a GPU would get. `py
 prints the table.
 """
 
-import importlib
 import itertools
 import re
 import subprocess
@@ -16,6 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import aot_calls_conv_transpose
+import aot_calls_conv_transpose_small
+import aot_calls_sampling
+import aot_calls_vae_loss
 import triton
 from aot_calls import DTYPES
 from pyaegpu.kernels import target
@@ -27,11 +30,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 ARCHITECTURES = (80, 90, 100)
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}
 PROCESSORS = 132
-FAMILIES = [
-    importlib.import_module(f"aot_calls_{family}")
-    for family in ("vae_loss", "sampling", "conv_transpose", "conv_transpose_small")
-    if importlib.util.find_spec(f"aot_calls_{family}")
-]
+FAMILIES = (aot_calls_vae_loss, aot_calls_sampling, aot_calls_conv_transpose, aot_calls_conv_transpose_small)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pyaegpu.kernels import bias_act, conv_transpose_small
 from torch import Tensor
 
 # Of images that are contiguous or at an odd distance, and of few output channels, elements are read one at a time.
-NARROW = ("fwd_kernel", "bwd_kernel", "input_kernel", "column_sums_kernel")
+NARROW = ("small_fwd_kernel", "small_bwd_kernel", "small_input_kernel", "column_sums_kernel")
 NONE, RELU, LEAKY_RELU, TANH, SIGMOID = range(5)
 IMAGES = (128, 64, 32, 32)
 
@@ -34,6 +34,14 @@ LAYERS = {
     # Kernels that no halo tile takes, and more rows than one block.
     "kernel 9": Layer((64, 64, 32, 32), 3, 9, 1, 4, 0, NONE),
 }
+# Of the layers, all of which bfloat16 and float32 have, those of the other dtypes and of TF32.
+CHOSEN = {
+    "f16": {"dcgan channels_last"},
+    "f64": {"dcgan channels_last", "mnist"},
+    "tf32": {"dcgan", "dcgan channels_last", "mnist"},
+}
+ACTIVATIONS = {"relu": RELU, "tanh": TANH, "sigmoid": SIGMOID, "leaky_relu": LEAKY_RELU}
+COMMON = {name: ACTIVATIONS[name] for name in ("relu", "tanh")}
 
 
 def in_order(t: Tensor, channels_last: bool) -> Tensor:
@@ -67,11 +75,11 @@ def small_calls(label: str, layer: Layer, dtype: torch.dtype, tf32: bool) -> Cal
         yield f"{label} bias backward", lambda: backward(False, False, True)
 
 
-def bias_act_calls(dtype: torch.dtype) -> Calls:
+def bias_act_calls(dtype: torch.dtype, activations: dict[str, int]) -> Calls:
     bias = meta(IMAGES[1:2], dtype)
     for channels_last in (False, True):
         y = in_order(meta(IMAGES, dtype), channels_last)
-        for name, activation in {"relu": RELU, "tanh": TANH, "sigmoid": SIGMOID, "leaky_relu": LEAKY_RELU}.items():
+        for name, activation in activations.items():
             label = f"{name}{' channels_last' if channels_last else ''}"
             if dtype.itemsize == 2 and not channels_last:
                 label += ", odd bias"  # of each row one element, which counts as a narrow access
@@ -84,12 +92,10 @@ def bias_act_calls(dtype: torch.dtype) -> Calls:
 def calls(name: str) -> Calls:
     """With TF32 only where it is float32."""
     dtype = DTYPES[name]
-    precisions = (False, True) if name == "f32" else (False,)
+    plain = CHOSEN.get(name, LAYERS.keys())
+    rounded = CHOSEN["tf32"] if name == "f32" else set()
     return itertools.chain(
-        *(
-            small_calls(f"{label}{' tf32' if tf32 else ''}", layer, dtype, tf32)
-            for label, layer in LAYERS.items()
-            for tf32 in precisions
-        ),
-        bias_act_calls(dtype),
+        *(small_calls(label, layer, dtype, False) for label, layer in LAYERS.items() if label in plain),
+        *(small_calls(f"{label} tf32", layer, dtype, True) for label, layer in LAYERS.items() if label in rounded),
+        bias_act_calls(dtype, ACTIVATIONS if name in ("bf16", "f32") else COMMON),
     )
