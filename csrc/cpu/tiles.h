@@ -45,15 +45,15 @@ struct Split {
 
 // Calls f(begin, n, item) for the tiles of every block, in parallel over blocks.
 template <typename F>
-void for_each_tile(const Split& split, const F& f) {
+void for_each_tile(const Split& split, const F& f, int64_t tile = kTile) {
   const int64_t per_item =
       split.parts > 1 ? kBlock : std::max<int64_t>(1, split.group * split.inner);
   const int64_t grain = std::max<int64_t>(1, kGrain / per_item);
   const auto run = [&](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
       const int64_t end = split.end(item);
-      for (int64_t i = split.begin(item); i < end; i += kTile) {
-        f(i, std::min(kTile, end - i), item);
+      for (int64_t i = split.begin(item); i < end; i += tile) {
+        f(i, std::min(tile, end - i), item);
       }
     }
   };
