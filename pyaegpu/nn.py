@@ -51,8 +51,10 @@ class _ConvTranspose(_Activated, nn.modules.conv._ConvTransposeNd):
 
     def explained_call(self, input: Tensor, output_size: list[int] | None = None) -> tuple[Any, dict[str, Any]]:
         """The arguments of the function that the layer calls."""
-        sizes: Any = (self.stride, self.padding, self.kernel_size, self._dims, self.dilation)
-        extra = self._output_padding(input, output_size, *sizes)
+        extra: Any = self.output_padding
+        if output_size is not None:
+            sizes: Any = (self.stride, self.padding, self.kernel_size, self._dims, self.dilation)
+            extra = self._output_padding(input, output_size, *sizes)
         args = (input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
         return args, self._activation
 

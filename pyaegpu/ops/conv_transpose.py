@@ -11,7 +11,7 @@ from pyaegpu import backends
 from pyaegpu.ops import conv_transpose_rules as rules
 from pyaegpu.ops import library
 from pyaegpu.ops.conv_transpose_graph import FAMILY, stock_backward
-from pyaegpu.ops.conv_transpose_rules import SMALL, STOCK, ConvArgs, Plan
+from pyaegpu.ops.conv_transpose_rules import PASS, SMALL, STOCK, ConvArgs, Plan
 from pyaegpu.ops.eager import differentiable, differentiate
 from pyaegpu.reference import conv_transpose as reference
 from pyaegpu.reference.activations import NONE, gradient
@@ -25,17 +25,15 @@ def conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, args: Con
     if torch._C._are_functorch_transforms_active():
         return reference.conv_transpose(input, weight, bias, *args)
     chosen = rules.plan(input, weight, bias, args)
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if chosen.algorithm == STOCK:
+    if chosen.algorithm in (STOCK, PASS):
         # Of parameters without data stock would read what is not there.
         if not input.is_meta and (weight.is_meta or (bias is not None and bias.is_meta)):
             raise RuntimeError("weight and bias must be on the device of input")
-        # Of the stock kernels' result Inductor fuses what follows by itself.
-        stock_only = args.activation == NONE or input.numel() == 0 or not input.is_floating_point()
-        if traced or chosen.backend == "reference" or stock_only:
+        # Inductor fuses by itself what follows a stock convolution.
+        if chosen.algorithm == STOCK or _is_traced():
             return reference.conv_transpose(input, weight, bias, *args)
         return _stock_with_pass(input, weight, bias, args, library.implementation(FAMILY, chosen.backend))
-    if traced:
+    if _is_traced():
         op = getattr(torch.ops.pyaegpu, f"conv_transpose2d_{chosen.algorithm}_fwd")
         return op(input, weight, bias, *_op_args(args, chosen))
     return _ConvTranspose.apply(input, weight, bias, (library.implementation(FAMILY, chosen.backend), args, chosen))
@@ -57,8 +55,6 @@ def explain(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: C
         missing = rules.reason_for_stock(name, input, weight, bias, args)
         if missing is not None:
             others[name] += f"; of this call it would run only the pointwise part: {missing}"
-    if chosen.backend == "reference":
-        return backends.Explanation(op, "reference", "stock PyTorch functions", others)
     return backends.Explanation(op, chosen.backend, rules.DESCRIPTIONS[chosen.algorithm], others)
 
 
@@ -71,6 +67,10 @@ def explain_upsample(
         algorithm = "stock upsampling, then a stock convolution"
         return backends.Explanation(op, backend, algorithm, backends.refusals(FAMILY, input.device, backend))
     return explain(op, input, reference.folded_weight(weight), bias, args)
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _op_args(args: ConvArgs, chosen: Plan) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,16 +13,20 @@ from torch import Tensor
 from pyaegpu import backends
 from pyaegpu.ops.conv_transpose_graph import FAMILY, output_size
 from pyaegpu.ops.layout import suggests_channels_last
+from pyaegpu.reference.activations import NONE, RELU
 
-SMALL, MATMUL, PHASES, STOCK = "small", "matmul", "phases", "stock"
+# Kernels of our own, stock kernels and then a pass of our own, stock kernels only.
+SMALL, MATMUL, PHASES, PASS, STOCK = "small", "matmul", "phases", "pass", "stock"
 
 DESCRIPTIONS = {
     SMALL: "one product per tile of pixels, taps summed inside the tile, for 1 to 4 output channels; backward likewise",
     MATMUL: "one matrix product with a pixel-shuffle store; backward by stock convolutions",
     PHASES: "an implicit matrix product for each phase of the stride, in one launch; backward by stock convolutions",
-    STOCK: "stock convolution, then bias and activation in one pass",
+    PASS: "stock convolution, then bias and activation in one pass",
+    STOCK: "stock convolution and activation",
 }
-_ALGORITHMS = {"cpu": (SMALL,), "cuda": (SMALL,), "triton": (SMALL, MATMUL, PHASES)}
+# The kernels of a backend, the first choice first; each has the pass as well.
+_KERNELS = {"cpu": (SMALL,), "cuda": (SMALL,), "triton": (SMALL, MATMUL, PHASES)}
 _SMALL_CHANNELS = 4
 _INDEX_LIMIT = 2**31
 
@@ -56,10 +61,17 @@ class Rule(NamedTuple):
 
 
 def _few_channels(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
-    return len(args.stride) == 2 and weight.shape[1] <= _SMALL_CHANNELS
+    # Below so many products a call's fixed cost decides, and stock's is less.
+    return weight.shape[1] <= _SMALL_CHANNELS and _pixels(input) * weight.numel() >= 200_000
 
 
-CPU_RULES = (Rule(_few_channels, "cpu", SMALL),)
+def _costly_activation(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
+    if args.activation in (NONE, RELU):  # stock PyTorch's relu is as fast as memory
+        return False
+    return _pixels(input) * math.prod(args.stride) * weight.shape[1] * args.groups >= 2**16
+
+
+CPU_RULES = (Rule(_few_channels, "cpu", SMALL), Rule(_costly_activation, "cpu", PASS))
 
 # By compute capability, the first rule that applies. A card that is not listed, and a call that no rule applies to,
 # take stock PyTorch's kernels: no kernel is chosen on hope.
@@ -68,32 +80,38 @@ MEASURED: dict[tuple[int, int], tuple[Rule, ...]] = {}
 
 def plan(input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> Plan:
     """What serves a call by the selected backend, or by the measured rules where none is selected."""
+    backend = backends.choose(FAMILY, input.device)
     if backends.selected() != "auto":
-        backend = backends.choose(FAMILY, input.device)
-        if backend == "reference":
-            return Plan(backend, STOCK)
-        for algorithm in _ALGORITHMS[backend]:
-            if refusal(backend, algorithm, input, weight, bias, args) is None:
-                return _of_own_kernel(backend, algorithm, input, weight)
+        for algorithm in (*_KERNELS[backend], PASS) if backend != "reference" else ():
+            if refusal(algorithm, input, weight, bias, args) is None:
+                return _plan(backend, algorithm, input, weight)
         return Plan(backend, STOCK)
-    for rule in _rules(input.device):
+    for rule in _rules(backend, input):
         applies = rule.applies(input, weight, args)
-        if applies and refusal(rule.backend, rule.algorithm, input, weight, bias, args) is None:
-            return _of_own_kernel(rule.backend, rule.algorithm, input, weight)
-    return Plan(backends.choose(FAMILY, input.device), STOCK)
+        if applies and refusal(rule.algorithm, input, weight, bias, args) is None:
+            return _plan(rule.backend, rule.algorithm, input, weight)
+    return Plan(backend, STOCK)
 
 
 def folds(input: Tensor, weight: Tensor) -> bool:
     """Whether upsampling and the 3x3 convolution after it run as one transposed convolution."""
+    backend = backends.choose(FAMILY, input.device)
     if backends.selected() != "auto":
-        return backends.choose(FAMILY, input.device) != "reference"
-    return bool(_rules(input.device))
+        return backend != "reference"
+    return bool(_rules(backend, input)) and (input.is_cuda or _outweighs_folding(input, weight))
 
 
-def refusal(
-    backend: str, algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs
-) -> str | None:
-    """Why an algorithm of a backend cannot run a call, or None; calls that stock PyTorch refuses are among them."""
+def _outweighs_folding(input: Tensor, weight: Tensor) -> bool:
+    """Whether the convolution is large enough, beside folding its weight; measured on a CPU."""
+    pixels = _pixels(input)
+    return pixels >= 2**10 and pixels * weight.shape[0] * weight.shape[1] >= 2**20
+
+
+def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> str | None:
+    """Why an algorithm cannot run a call, or None; calls that stock PyTorch refuses are among them."""
+    if algorithm == PASS:
+        fuses = args.activation != NONE and input.is_floating_point() and input.numel() > 0
+        return None if fuses else "there is no activation to fuse"
     if len(args.stride) != 2 or input.dim() != 4 or weight.dim() != 4:
         return "its kernels are 2-D"
     if args.groups != 1 or args.dilation != (1, 1):
@@ -107,7 +125,7 @@ def refusal(
         return "nothing to compute"
     if algorithm == SMALL and weight.shape[1] > _SMALL_CHANNELS:
         return f"its kernels take 1 to {_SMALL_CHANNELS} output channels, not {weight.shape[1]}"
-    if algorithm in (MATMUL, PHASES) and _pixels(input, weight, args) >= _INDEX_LIMIT:
+    if algorithm in (MATMUL, PHASES) and _output_pixels(input, weight, args) >= _INDEX_LIMIT:
         return f"it counts pixels in 32 bits: fewer than {_INDEX_LIMIT}"
     if algorithm == MATMUL and not _is_matmul(input, weight, args):
         return "it takes a kernel as large as its stride, or one pixel of input"
@@ -118,21 +136,23 @@ def refusal(
 
 def reason_for_stock(backend: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> str | None:
     """Why a backend has no kernel of its own for a call, or None where it has."""
-    reasons = [refusal(backend, algorithm, input, weight, bias, args) for algorithm in _ALGORITHMS[backend]]
+    reasons = [refusal(algorithm, input, weight, bias, args) for algorithm in _KERNELS[backend]]
     return None if None in reasons else reasons[-1]
 
 
-def _of_own_kernel(backend: str, algorithm: str, input: Tensor, weight: Tensor) -> Plan:
+def _plan(backend: str, algorithm: str, input: Tensor, weight: Tensor) -> Plan:
+    if algorithm == PASS:
+        return Plan(backend, algorithm)
     # cuDNN keeps float64 contiguous.
     keeps = input.dtype != torch.float64 or not input.is_cuda
     channels_last = keeps and (suggests_channels_last(input) or suggests_channels_last(weight))
     return Plan(backend, algorithm, _allows_tf32(input), channels_last)
 
 
-def _rules(device: torch.device) -> tuple[Rule, ...]:
-    if device.type == "cuda":
-        return MEASURED.get(_capability(device.index), ())
-    return CPU_RULES if device.type == "cpu" and backends.choose(FAMILY, device) == "cpu" else ()
+def _rules(backend: str, input: Tensor) -> tuple[Rule, ...]:
+    if backend == "cpu":
+        return CPU_RULES
+    return MEASURED.get(_capability(input.device.index), ()) if input.is_cuda else ()
 
 
 @torch.compiler.assume_constant_result
@@ -140,7 +160,12 @@ def _capability(index: int | None) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
 
 
-def _pixels(input: Tensor, weight: Tensor, args: ConvArgs) -> int:
+def _pixels(input: Tensor) -> int:
+    """Of all images of a batch."""
+    return input.numel() // max(1, input.shape[1])
+
+
+def _output_pixels(input: Tensor, weight: Tensor, args: ConvArgs) -> int:
     height, width = output_size(input, weight, *args[:3])
     return input.shape[0] * height * width
 
