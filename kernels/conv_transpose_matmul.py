@@ -45,6 +45,7 @@ def conv_transpose2d_matmul_fwd(
     outputs, *kernel = weight.shape[1:]
     pixels, rows = images * height * width, outputs * kernel[0] * kernel[1]
     arch = target.architecture(input.device)
+    bias = None if bias is None else bias.contiguous()
     with on_device(input):
         tile, counts, programs = cut(pixels, rows, input.element_size(), arch, target.processors(input.device))
         tap_major, matrix = weight_matrix(weight, channels_last)

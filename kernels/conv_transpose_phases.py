@@ -58,6 +58,7 @@ def conv_transpose2d_phases_fwd(
     input = readable(input)
     strides = tma_strides(input)
     descriptors = arch >= TMA_ARCHITECTURE and strides is not None
+    bias = None if bias is None else bias.contiguous()
     with on_device(input):
         tile, sides, counts, programs = cut(
             images, tuple(out.shape[2:]), outputs, tuple(stride), input.element_size(), arch, descriptors,

@@ -107,6 +107,25 @@ def _reparameterize(form, reduction=None, **options):
     )
 
 
+def _convolution(name, function, shapes, wanted=(0, 1, 2), **options):
+    """``shapes`` of input, weight and bias; for each number of dimensions the oracle has one function."""
+    ours_fn = getattr(pyaegpu, function)
+    stock_fn = oracle.upsample_conv2d if function == "upsample_conv2d" else oracle.conv_transpose
+
+    def make(dtype, device):
+        return oracle.filters(*shapes, dtype, device)
+
+    def call(fn):
+        return lambda *tensors: fn(*tensors, **options)
+
+    activation = options.get("activation", "linear")
+    return Call(f"{function}-{name}-{activation}", call(ours_fn), call(stock_fn), make, wanted)
+
+
+def _slope(slope):
+    return {"activation": "leaky_relu", "negative_slope": slope}
+
+
 _VAE_NAMED = {"kind", "recon_reduction", "kl_reduction"}
 
 RECONSTRUCTION = [
@@ -144,7 +163,28 @@ SAMPLE = [
     _reparameterize("logvar", "none"),
     _reparameterize("logvar", "dim"),
 ]
-CALLS = [*RECONSTRUCTION, *KL, *VAE, *SAMPLE]
+_SMALL = ((1, 2, 2, 2), (2, 1, 3, 2), (1,))
+_PIXEL = ((2, 2, 1, 1), (2, 2, 2, 1), (2,))
+_DENSE = ((1, 1, 2, 1), (1, 5, 2, 2), (5,))
+_UPSAMPLE = ((1, 2, 2, 1), (1, 2, 3, 3), (1,))
+CONVOLUTION = [
+    _convolution("small", "conv_transpose2d", _SMALL, stride=2, padding=1, output_padding=(1, 0), activation="relu"),
+    _convolution("small", "conv_transpose2d", (*_SMALL[:2], None), (0, 1), stride=(1, 2), padding=1),
+    _convolution("pixel", "conv_transpose2d", _PIXEL, **_slope(0.2)),
+    _convolution("negative", "conv_transpose2d", _PIXEL, **_slope(-0.3)),
+    _convolution("unbatched", "conv_transpose2d", ((2, 1, 2), *_PIXEL[1:]), stride=2, activation="tanh"),
+    _convolution("pixel", "conv_transpose2d", _PIXEL, activation="sigmoid"),
+    _convolution("dense", "conv_transpose2d", _DENSE, stride=2, activation="relu"),
+    _convolution("dense", "conv_transpose2d", _DENSE, stride=(1, 2), padding=(1, 0)),
+    _convolution("dilated", "conv_transpose2d", _DENSE, padding=(1, 0), dilation=2, **_slope(0.2)),
+    _convolution("dense", "conv_transpose2d", ((5, 1, 1), (5, 5, 1, 2), (5,)), activation="tanh"),
+    _convolution("groups", "conv_transpose2d", ((2, 4, 1, 1), (4, 1, 2, 2), (2,)), groups=2, activation="sigmoid"),
+    _convolution("line", "conv_transpose1d", ((2, 2, 3), (2, 2, 2), (2,)), stride=2, activation="relu"),
+    _convolution("volume", "conv_transpose3d", ((1, 2, 1, 2, 1), (2, 1, 2, 1, 2), (1,)), activation="tanh"),
+    _convolution("small", "upsample_conv2d", _UPSAMPLE, activation="sigmoid"),
+    _convolution("dense", "upsample_conv2d", ((1, 1, 1), (5, 1, 3, 3), (5,)), activation="relu"),
+]
+CALLS = [*RECONSTRUCTION, *KL, *VAE, *SAMPLE, *CONVOLUTION]
 # One of each function and shape of result, where a check is slow.
 FEW = [
     RECONSTRUCTION[0],
@@ -158,4 +198,7 @@ FEW = [
     SAMPLE[1],
     SAMPLE[2],
     SAMPLE[5],
+    CONVOLUTION[0],
+    CONVOLUTION[4],
+    CONVOLUTION[13],
 ]

@@ -112,6 +112,26 @@ def reparameterize_kl(mu, logvar, *, eps, clamp=None, reduction="batchmean"):
     return z, kl(mu.to(accumulator), logvar.to(accumulator), reduction=reduction, clamp=clamp)
 
 
+def activate(x, activation=None, negative_slope=0.01):
+    if activation is None:
+        return x
+    if activation == "leaky_relu":
+        return F.leaky_relu(x, negative_slope)
+    return {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[activation](x)
+
+
+def conv_transpose(input, weight, bias=None, *args, activation=None, negative_slope=0.01, **options):
+    """Of as many dimensions as the kernel has."""
+    convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[weight.dim() - 3]
+    return activate(convolve(input, weight, bias, *args, **options), activation, negative_slope)
+
+
+def upsample_conv2d(input, weight, bias=None, *, activation=None, negative_slope=0.01):
+    batch = input if input.dim() == 4 else input[None]
+    out = F.conv2d(F.interpolate(batch, scale_factor=2, mode="nearest"), weight, bias, padding=1)
+    return activate(out if input.dim() == 4 else out[0], activation, negative_slope)
+
+
 def images(kind, shape, dtype=torch.float32, device="cpu", seed=0):
     """A reconstruction and a target that suit ``kind``."""
     generator = torch.Generator().manual_seed(seed)
@@ -127,6 +147,16 @@ def latents(shape, dtype=torch.float32, device="cpu", seed=1):
     generator = torch.Generator().manual_seed(seed)
     both = torch.randn(2, *shape, generator=generator)
     return both[0].to(device, dtype), both[1].to(device, dtype)
+
+
+def filters(input, weight, bias, dtype=torch.float32, device="cpu", seed=3):
+    """Random tensors of the given shapes, the weights scaled for outputs of about 1; ``bias`` None for none."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(shape, generator=generator) for shape in (input, weight)]
+    tensors[1] *= max(1, weight[0]) ** -0.5
+    if bias is not None:
+        tensors.append(torch.randn(bias, generator=generator))
+    return tuple(t.to(device, dtype) for t in tensors)
 
 
 def as_tuple(value):
@@ -152,8 +182,8 @@ def upstreams(outputs, seed=2):
     return [torch.randn(o.shape, generator=generator).to(o.device, o.dtype) for o in outputs]
 
 
-def assert_accurate(ours, stock, truth, name="result"):
-    """The error is at most twice that of stock PyTorch in the same dtype, plus a small floor."""
+def assert_accurate(ours, stock, truth, name="result", slack=0.0):
+    """The error is at most twice that of stock PyTorch in the same dtype, plus a small floor and ``slack``."""
     assert ours.shape == truth.shape, f"{name}: shape {tuple(ours.shape)}, expected {tuple(truth.shape)}"
     if not ours.numel():
         return
@@ -168,23 +198,45 @@ def assert_accurate(ours, stock, truth, name="result"):
     # In float64 stock is the truth itself, and both round.
     ulps = 32 if ours.dtype == torch.float64 else 3
     floor = ulps * torch.finfo(ours.dtype).eps * truth.abs().amax() + torch.finfo(ours.dtype).tiny
+    floor = floor + slack
     worst = error.amax().item()
     assert worst <= allowed + floor, f"{name}: error {worst:.3e}, allowed {allowed + floor:.3e}"
 
 
-def check(ours, oracle, inputs, wanted=None, upstream=None):
-    """Values and gradients of ``ours(*inputs)`` against the oracle's."""
+def check(ours, oracle, inputs, wanted=None, upstream=None, slack=None):
+    """Values and gradients of ``ours(*inputs)`` against the oracle's.
+
+    ``slack`` gives, from inputs and upstream gradients, what each value and each gradient may be off besides.
+    """
     results = run(ours, inputs, wanted, upstream)
     if upstream is None:
         upstream = upstreams(results[0])
     stock = run(oracle, inputs, wanted, upstream)
     truth = run(oracle, [t.double() for t in inputs], wanted, upstream)
-    for what, *columns in zip(("value", "gradient"), results, stock, truth, strict=True):
-        for index, (a, b, c) in enumerate(zip(*columns, strict=True)):
-            assert_accurate(a, b, c, f"{what} {index}")
+    slacks = [[0.0] * len(r) for r in results] if slack is None else slack(inputs, upstream, wanted)
+    for what, *columns in zip(("value", "gradient"), results, stock, truth, slacks, strict=True):
+        for index, (a, b, c, d) in enumerate(zip(*columns, strict=True)):
+            assert_accurate(a, b, c, f"{what} {index}", d)
     for grad, wanted_input in zip(results[1], _wanted(inputs, wanted), strict=True):
         assert grad.dtype == wanted_input.dtype
     return results
+
+
+def rounding_of(linear):
+    """The slack of sums of products: an eps of the sum of the magnitudes, which does not cancel as the sum may. In half
+    precision a derivative is taken at a rounded output: an eps in each product, which add up as noise does."""
+
+    def slack(inputs, upstream, wanted):
+        eps = torch.finfo(torch.promote_types(inputs[0].dtype, torch.float32)).eps
+        both = []
+        for power in (1, 2) if inputs[0].dtype.itemsize == 2 else (1,):
+            powers = [[t.double().abs() ** power for t in tensors] for tensors in (inputs, upstream)]
+            sums = run(linear, powers[0], wanted, powers[1])
+            factor = eps if power == 1 else torch.finfo(inputs[0].dtype).eps
+            both.append([[factor * t.amax() ** (1 / power) if t.numel() else 0.0 for t in row] for row in sums])
+        return [[sum(each) for each in zip(*rows, strict=True)] for rows in zip(*both, strict=True)]
+
+    return slack
 
 
 def _wanted(inputs, wanted):

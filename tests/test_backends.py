@@ -217,6 +217,68 @@ def test_explain_follows_the_selection():
     assert found.others["cpu"] == "'reference' was selected"
 
 
+FILTERS = {
+    "small": ((2, 3, 4, 4), (3, 2, 3, 3), "one product per tile"),
+    "dense": ((2, 3, 4, 4), (3, 5, 3, 3), "stock convolution, then bias and activation"),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_explain_of_a_transposed_convolution_depends_on_its_shapes(name):
+    input, weight, algorithm = FILTERS[name]
+    input, weight = torch.rand(input), torch.rand(weight)
+    with pyaegpu.backend("cpu"):
+        found = pyaegpu.explain(pyaegpu.conv_transpose2d, input, weight, stride=2, activation="tanh")
+        assert found == pyaegpu.explain(pyaegpu.conv_transpose2d, input[0], weight, None, 2, activation="tanh")
+    assert (found.op, found.backend) == ("conv_transpose2d", "cpu") and found.algorithm.startswith(algorithm)
+    assert set(found.others) == {"cuda", "triton", "reference"} and all(found.others.values())
+    with pyaegpu.backend("reference"):
+        found = pyaegpu.explain(pyaegpu.conv_transpose2d, input, weight)
+    assert found.backend == "reference" and found.others["cpu"].startswith("'reference' was selected")
+
+
+def test_a_small_transposed_convolution_takes_kernels_where_they_were_measured():
+    """On a CPU, from a number of products on."""
+    algorithms = [
+        pyaegpu.explain(pyaegpu.conv_transpose2d, torch.rand(batch, 16, 14, 14), torch.rand(16, 1, 3, 3)).algorithm
+        for batch in (1, 128)
+    ]
+    assert algorithms[0].startswith("stock convolution") and algorithms[1].startswith("one product per tile")
+
+
+def test_explain_of_upsampling():
+    x, few, many = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 3, 3), torch.rand(5, 3, 3, 3)
+    with pyaegpu.backend("cpu"):
+        assert pyaegpu.explain(pyaegpu.upsample_conv2d, x, few).algorithm.startswith("one product per tile")
+        assert "stock convolution" in pyaegpu.explain(pyaegpu.upsample_conv2d, x, many).algorithm
+    with pyaegpu.backend("reference"):
+        assert pyaegpu.explain(pyaegpu.upsample_conv2d, x, few).backend == "reference"
+
+
+def test_explain_of_a_bad_transposed_convolution():
+    x = torch.rand(2, 3, 4, 4)
+    with pytest.raises(TypeError, match="stride"):
+        pyaegpu.explain(pyaegpu.conv_transpose2d, x, torch.rand(3, 2, 3, 3), stride="2")
+    with pytest.raises(RuntimeError, match="weight"):
+        pyaegpu.explain(pyaegpu.conv_transpose2d, x, torch.rand(3, 2, 3, 3).double())
+    with pytest.raises(ValueError, match="activation"):
+        pyaegpu.explain(pyaegpu.conv_transpose2d, x, torch.rand(3, 2, 3, 3), activation="gelu")
+
+
+@pytest.mark.parametrize("name, used", [("reference", []), ("cpu", ["pyaegpu_cpu"])])
+def test_a_selected_backend_serves_transposed_convolutions(name, used):
+    for outputs in (2, 5):
+        with pyaegpu.backend(name), Namespaces() as namespaces:
+            pyaegpu.conv_transpose2d(torch.rand(2, 3, 4, 4), torch.rand(3, outputs, 3, 3), activation="relu")
+        assert namespaces.seen == used
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_a_transposed_convolution_refuses_a_backend_that_cannot_serve(name):
+    with pyaegpu.backend(name), pytest.raises(RuntimeError, match=rf"'{name}' was selected but cannot run conv_transp"):
+        pyaegpu.conv_transpose2d(torch.rand(2, 3, 4, 4), torch.rand(3, 2, 3, 3))
+
+
 def test_explain_takes_the_tensors_from_keywords():
     found = pyaegpu.explain(pyaegpu.reconstruction_loss, recon=X, target=X, kind="mse")
     assert found.op == "reconstruction_loss"

@@ -9,6 +9,19 @@ import pyaegpu
 from pyaegpu import functional
 
 EMPTY = inspect.Parameter.empty
+CONV_TRANSPOSE = (
+    {
+        "input": EMPTY,
+        "weight": EMPTY,
+        "bias": None,
+        "stride": 1,
+        "padding": 0,
+        "output_padding": 0,
+        "groups": 1,
+        "dilation": 1,
+    },
+    {"activation": None, "negative_slope": 0.01},
+)
 SIGNATURES = {
     "reconstruction_loss": (
         {"recon": EMPTY, "target": EMPTY, "kind": "bce"},
@@ -61,6 +74,13 @@ SIGNATURES = {
         {"generator": None, "low": 0.0, "high": 1.0},
     ),
     "sparsity_penalty": ({"code": EMPTY, "kind": "l1"}, {"target": 0.05, "reduction": "mean"}),
+    "conv_transpose1d": CONV_TRANSPOSE,
+    "conv_transpose2d": CONV_TRANSPOSE,
+    "conv_transpose3d": CONV_TRANSPOSE,
+    "upsample_conv2d": (
+        {"input": EMPTY, "weight": EMPTY, "bias": None},
+        {"scale": 2, "activation": None, "negative_slope": 0.01},
+    ),
     "contractive_penalty": ({"hidden": EMPTY, "weight": EMPTY}, {"reduction": "mean"}),
 }
 
@@ -90,7 +110,11 @@ def test_all_names_exist():
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_docstrings_name_every_argument(name):
     function = getattr(pyaegpu, name)
-    assert all(f"{parameter}: " in function.__doc__ for parameter in inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    if name in ("conv_transpose1d", "conv_transpose3d"):
+        assert ":func:`conv_transpose2d`" in function.__doc__
+        function = pyaegpu.conv_transpose2d
+    assert all(f"{parameter}: " in function.__doc__ for parameter in parameters)
 
 
 def test_modules_take_the_keyword_arguments_of_their_functions():

@@ -8,6 +8,10 @@
 
 namespace pyaegpu {
 
+// Sides of planes, and kernel, stride and padding, up to these keep every index of an axis in an
+// int.
+constexpr int64_t kMostSize = int64_t(1) << 29, kMostStep = int64_t(1) << 20;
+
 PYAEGPU_HD int floor_div(int a, int b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 PYAEGPU_HD int ceil_div(int a, int b) { return (a + b - 1) / b; }
 PYAEGPU_HD int round_up(int a, int b) { return ceil_div(a, b) * b; }

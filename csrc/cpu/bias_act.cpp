@@ -21,8 +21,6 @@ struct Channels {
     for (int64_t d = 2; d < t.dim(); ++d) run *= t.size(d);
     if (count > 1 && run > 1 && t.stride(1) == 1) run = 1;
   }
-
-  int64_t of(int64_t index) const { return index / run % count; }
 };
 
 // Where nothing is widened, a tile may be a whole block.
@@ -99,6 +97,7 @@ void add_bias_and_activate(T* data, const Channels& channels, const Tensor& bias
 }
 
 void bias_act_(Tensor y, MaybeTensor bias, int64_t activation, double slope) {
+  STD_TORCH_CHECK(is_dense(y), "pyaegpu: bias_act_ writes to dense tensors");
   dispatch(y.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     dispatch_activation(activation, [&](auto kind) {

@@ -28,8 +28,12 @@ struct ConvTranspose {
 
 inline Axis axis_of(const Tensor& input, const Tensor& weight, int64_t outputs, int d,
                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding) {
-  return {int(input.size(2 + d)), int(outputs), int(weight.size(2 + d)), int(stride[d]),
-          int(padding[d])};
+  const int64_t inputs = input.size(2 + d), kernel = weight.size(2 + d);
+  STD_TORCH_CHECK(std::max(inputs, outputs) <= kMostSize, "pyaegpu: planes up to ", kMostSize,
+                  " wide or high are served");
+  STD_TORCH_CHECK(std::max({kernel, stride[d], padding[d]}) <= kMostStep,
+                  "pyaegpu: kernel, stride and padding up to ", kMostStep, " are served");
+  return {int(inputs), int(outputs), int(kernel), int(stride[d]), int(padding[d])};
 }
 
 // [Cin, Cout * KH * KW] in the accumulator type.

@@ -1,5 +1,5 @@
 // Bias and activation in one pass on a GPU, and their derivative. Schemas and autograd:
-// pyaegpu/ops/conv_transpose.py.
+// pyaegpu/ops/conv_transpose_graph.py.
 
 #include <algorithm>
 #include <numeric>
@@ -295,6 +295,7 @@ std::tuple<Tensor, Tensor> bias_act_bwd(Tensor g, Tensor out, bool need_bias, in
   g = matched(g, out);
   Tensor d_y = torch::stable::empty_like(out);
   Tensor d_bias = new_empty(g, {need_bias ? out.size(1) : 0}, out.scalar_type());
+  if (out.numel() == 0) return {d_y, torch::stable::zero_(d_bias)};
   dispatch(out.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     GradientArgs<T> args{};

@@ -1,5 +1,5 @@
 // Transposed convolution to few output channels on a GPU. Schemas and autograd:
-// pyaegpu/ops/conv_transpose.py.
+// pyaegpu/ops/conv_transpose_graph.py.
 
 #include <algorithm>
 #include <tuple>
@@ -14,8 +14,6 @@ namespace {
 
 using Pair = std::vector<int64_t>;
 
-// Tiles are counted in 32 bits; elements in 64.
-constexpr int64_t kMostSize = int64_t(1) << 29, kMostStep = int64_t(1) << 20;
 // Blocks that share out the tiles of a backward, whatever the card, so that sums do not depend on
 // it; enough for two on each of 132 multiprocessors.
 constexpr int64_t kBackwardBlocks = 264;

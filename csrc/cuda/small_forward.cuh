@@ -45,15 +45,17 @@ struct TapSum {
   const A* sums;  // [tap][pixel]
   Axis rows, columns;
   Taps taps;
-  int across;  // of the halo
+  int first_row, first_column, across;  // of the halo
 
   __device__ void at(const Target& h, const Target& w, A (&total)[4]) const {
     constexpr int kPitch = SmallForward<T>::kSumPitch;
     const int step = (taps.channels_last ? 1 : taps.rows * taps.columns) * kPitch;
     int row = h.input;
     for (int kh = h.tap; kh < rows.kernel; kh += rows.stride, --row) {
+      if (!rows.holds(first_row + row)) continue;
       int column = w.input;
       for (int kw = w.tap; kw < columns.kernel; kw += columns.stride, --column) {
+        if (!columns.holds(first_column + column)) continue;  // 0 there, but not times infinity
         const A* from = sums + taps.index(0, kh, kw) * kPitch + row * across + column;
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
@@ -172,7 +174,13 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<T, COLUMNS>)
       product.each([&](int pixel, int tap, A sum) { sums[tap * Form::kSumPitch + pixel] = sum; });
       __syncthreads();
 
-      const TapSum<T> tap_sum{sums, rows, columns, taps, across};
+      const TapSum<T> tap_sum{sums,
+                              rows,
+                              columns,
+                              taps,
+                              rows.first_input(place.row),
+                              columns.first_input(place.column),
+                              across};
 #pragma unroll 1
       for (int i = threadIdx.x; i < tile.rows * listed; i += kThreads) {
         const Target h = down[i / listed], w = along[i % listed];

@@ -41,12 +41,14 @@ def arguments(
     dims: int, numbers: tuple[Numbers, Numbers, Numbers, int, Numbers], activation: Activation
 ) -> ConvArgs | None:
     """The numbers of a call, or None where stock PyTorch has to say what is wrong with them."""
-    if torch.compiler.is_compiling():
-        return _arguments(dims, numbers, activation)
-    try:
-        return _cached_arguments(dims, numbers, tuple(map(type, numbers)), activation)
-    except TypeError:  # a list, which cannot be a key
-        return _arguments(dims, numbers, activation)
+    if not torch.compiler.is_compiling() and all(map(_is_key, numbers)):
+        return _cached_arguments(dims, numbers, activation)
+    return _arguments(dims, numbers, activation)
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a number, or several, is told from every other by ``==``: True is 1 there, and a tensor may change."""
+    return type(value) is int or (type(value) is tuple and all(type(each) is int for each in value))
 
 
 def _arguments(
@@ -64,8 +66,7 @@ def _arguments(
 
 
 @functools.lru_cache(maxsize=1024)
-def _cached_arguments(dims: int, numbers: Any, types: tuple[type, ...], activation: Activation) -> ConvArgs | None:
-    """``types`` tell True from 1, which are the same key."""
+def _cached_arguments(dims: int, numbers: Any, activation: Activation) -> ConvArgs | None:
     return _arguments(dims, numbers, activation)
 
 

@@ -176,6 +176,8 @@ def explain(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
     if conv_args is None:
         raise TypeError(f"stride, padding, output_padding, groups and dilation must be integers, got {numbers}")
     explain_failure(dims, input, weight, bias, conv_args)
+    if _is_apart(conv_args):
+        conv_args = conv_args._replace(activation=NONE)
     return ops.explain(op, _batch(dims, input), weight, bias, conv_args)
 
 
@@ -205,12 +207,18 @@ def _conv_transpose(
 def _run(op: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> Tensor:
     """``op`` on a batch, with the activation where its derivative can be told from the output."""
     dims = len(args.stride)
-    if args.activation == LEAKY_RELU and not args.slope >= 0:  # the output's sign does not tell the input's
+    if _is_apart(args):
         linear = _run(op, input, weight, bias, args._replace(activation=NONE))
         return activate(linear, LEAKY_RELU, args.slope)
     if input.dim() == dims + 1:
         return op(input.unsqueeze(0), weight, bias, args).squeeze(0)
     return op(input, weight, bias, args)
+
+
+def _is_apart(args: ConvArgs) -> bool:
+    """Whether the activation is applied by stock PyTorch: of a falling slope the output's sign does not tell that of
+    the input."""
+    return args.activation == LEAKY_RELU and not args.slope >= 0
 
 
 def _batch(dims: int, input: Tensor) -> Tensor:

@@ -30,10 +30,10 @@ def conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, args: Con
         if not input.is_meta and (weight.is_meta or (bias is not None and bias.is_meta)):
             raise RuntimeError("weight and bias must be on the device of input")
         # Inductor fuses by itself what follows a stock convolution.
-        if chosen.algorithm == STOCK or _is_traced():
+        if chosen.algorithm == STOCK or rules.is_traced():
             return reference.conv_transpose(input, weight, bias, *args)
         return _stock_with_pass(input, weight, bias, args, library.implementation(FAMILY, chosen.backend))
-    if _is_traced():
+    if rules.is_traced():
         op = getattr(torch.ops.pyaegpu, f"conv_transpose2d_{chosen.algorithm}_fwd")
         return op(input, weight, bias, *_op_args(args, chosen))
     return _ConvTranspose.apply(input, weight, bias, (library.implementation(FAMILY, chosen.backend), args, chosen))
@@ -50,11 +50,15 @@ def upsample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, args: Co
 def explain(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> backends.Explanation:
     """The backend and algorithm of a call, and why each other backend does not serve it."""
     chosen = rules.plan(input, weight, bias, args)
-    others = backends.refusals(FAMILY, input.device, chosen.backend)
+    if chosen.algorithm == STOCK and backends.selected() == "auto":
+        others = _not_stock(input)
+        chosen = chosen._replace(backend="reference")
+    else:
+        others = backends.refusals(FAMILY, input.device, chosen.backend)
     for name in others.keys() & {"cpu", "cuda", "triton"}:
         missing = rules.reason_for_stock(name, input, weight, bias, args)
         if missing is not None:
-            others[name] += f"; of this call it would run only the pointwise part: {missing}"
+            others[name] += f"; stock PyTorch's kernels would convolve there too: {missing}"
     return backends.Explanation(op, chosen.backend, rules.DESCRIPTIONS[chosen.algorithm], others)
 
 
@@ -63,14 +67,18 @@ def explain_upsample(
 ) -> backends.Explanation:
     """As :func:`explain`, of ``upsample_conv2d``."""
     if not rules.folds(input, weight):
-        backend = backends.choose(FAMILY, input.device)
         algorithm = "stock upsampling, then a stock convolution"
-        return backends.Explanation(op, backend, algorithm, backends.refusals(FAMILY, input.device, backend))
-    return explain(op, input, reference.folded_weight(weight), bias, args)
+        return backends.Explanation(op, "reference", algorithm, _not_stock(input))
+    outputs, inputs = weight.shape[:2]
+    return explain(op, input, weight.new_empty(inputs, outputs, 4, 4), bias, args)
 
 
-def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+def _not_stock(input: Tensor) -> dict[str, str]:
+    """Why no other backend is taken where stock PyTorch serves a call."""
+    others = backends.refusals(FAMILY, input.device, "reference")
+    if backends.choose(FAMILY, input.device) == "cpu":
+        others["cpu"] = "stock PyTorch is as fast, by what was measured on a CPU"
+    return others
 
 
 def _op_args(args: ConvArgs, chosen: Plan) -> tuple[Any, ...]:
@@ -81,6 +89,8 @@ def _stock_with_pass(input: Tensor, weight: Tensor, bias: Tensor | None, args: C
     # oneDNN adds the bias in its kernel; on a GPU it would be a pass of its own.
     inside = None if input.is_cuda else bias
     y = reference.conv_transpose(input, weight, inside, *args._replace(activation=NONE))
+    if y.numel() == 0:
+        return reference.conv_transpose(input, weight, bias, *args)
     return _BiasAct.apply(y, bias if inside is None else None, (impl, args.activation, args.slope))
 
 

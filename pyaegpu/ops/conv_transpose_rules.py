@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from pyaegpu import backends
 from pyaegpu.ops.conv_transpose_graph import FAMILY, output_size
@@ -28,7 +29,8 @@ DESCRIPTIONS = {
 # The kernels of a backend, the first choice first; each has the pass as well.
 _KERNELS = {"cpu": (SMALL,), "cuda": (SMALL,), "triton": (SMALL, MATMUL, PHASES)}
 _SMALL_CHANNELS = 4
-_INDEX_LIMIT = 2**31
+_INDEX_LIMIT = 2**31 - 2**10  # the last tile may reach beyond the last pixel
+_STEP_LIMIT = 2**20
 
 
 class ConvArgs(NamedTuple):
@@ -61,14 +63,29 @@ class Rule(NamedTuple):
 
 
 def _few_channels(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
+    # Of a larger kernel each strip of rows would compute most of the next one's again.
+    if weight.shape[1] > _SMALL_CHANNELS or max(weight.shape[2:]) > 9:
+        return False
     # Below so many products a call's fixed cost decides, and stock's is less.
-    return weight.shape[1] <= _SMALL_CHANNELS and _pixels(input) * weight.numel() >= 200_000
+    return _reaches(_pixels(input) * weight.numel(), 200_000)
 
 
 def _costly_activation(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
-    if args.activation in (NONE, RELU):  # stock PyTorch's relu is as fast as memory
+    # Stock PyTorch's relu is as fast as memory; in a graph Inductor fuses it.
+    if args.activation in (NONE, RELU) or is_traced():
         return False
-    return _pixels(input) * math.prod(args.stride) * weight.shape[1] * args.groups >= 2**16
+    return _reaches(_pixels(input) * math.prod(args.stride) * weight.shape[1] * args.groups, 2**16)
+
+
+def _reaches(size: int, bound: int) -> bool:
+    """Whether ``size`` is at least ``bound``. Of a symbolic size, whether it may be: a comparison would bind the graph
+    to sizes on one side, and an export with a dynamic batch would fail."""
+    return not statically_known_true(size < bound) if torch.compiler.is_compiling() else size >= bound
+
+
+def _exceeds(size: int, bound: int) -> bool:
+    """Whether ``size`` is above ``bound``; of a symbolic size, whether it must be."""
+    return statically_known_true(size > bound) if torch.compiler.is_compiling() else size > bound
 
 
 CPU_RULES = (Rule(_few_channels, "cpu", SMALL), Rule(_costly_activation, "cpu", PASS))
@@ -81,6 +98,8 @@ MEASURED: dict[tuple[int, int], tuple[Rule, ...]] = {}
 def plan(input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> Plan:
     """What serves a call by the selected backend, or by the measured rules where none is selected."""
     backend = backends.choose(FAMILY, input.device)
+    if not input.dim() == weight.dim() == len(args.stride) + 2:  # stock says what is wrong
+        return Plan(backend, STOCK)
     if backends.selected() != "auto":
         for algorithm in (*_KERNELS[backend], PASS) if backend != "reference" else ():
             if refusal(algorithm, input, weight, bias, args) is None:
@@ -104,7 +123,7 @@ def folds(input: Tensor, weight: Tensor) -> bool:
 def _outweighs_folding(input: Tensor, weight: Tensor) -> bool:
     """Whether the convolution is large enough, beside folding its weight; measured on a CPU."""
     pixels = _pixels(input)
-    return pixels >= 2**10 and pixels * weight.shape[0] * weight.shape[1] >= 2**20
+    return _reaches(pixels, 2**10) and _reaches(pixels * weight.shape[0] * weight.shape[1], 2**20)
 
 
 def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> str | None:
@@ -112,7 +131,7 @@ def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, 
     if algorithm == PASS:
         fuses = args.activation != NONE and input.is_floating_point() and input.numel() > 0
         return None if fuses else "there is no activation to fuse"
-    if len(args.stride) != 2 or input.dim() != 4 or weight.dim() != 4:
+    if len(args.stride) != 2:
         return "its kernels are 2-D"
     if args.groups != 1 or args.dilation != (1, 1):
         return "its kernels take one group and a dilation of 1"
@@ -123,9 +142,11 @@ def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, 
     empty = input.numel() == 0 or weight.numel() == 0
     if not _regular(args) or empty or min(output_size(input, weight, *args[:3])) < 1:
         return "nothing to compute"
+    if _is_vast(input, weight, args):
+        return "it counts in 32 bits within an image"
     if algorithm == SMALL and weight.shape[1] > _SMALL_CHANNELS:
         return f"its kernels take 1 to {_SMALL_CHANNELS} output channels, not {weight.shape[1]}"
-    if algorithm in (MATMUL, PHASES) and _output_pixels(input, weight, args) >= _INDEX_LIMIT:
+    if algorithm in (MATMUL, PHASES) and _exceeds(input.shape[0] * _plane(input, weight, args), _INDEX_LIMIT):
         return f"it counts pixels in 32 bits: fewer than {_INDEX_LIMIT}"
     if algorithm == MATMUL and not _is_matmul(input, weight, args):
         return "it takes a kernel as large as its stride, or one pixel of input"
@@ -165,9 +186,22 @@ def _pixels(input: Tensor) -> int:
     return input.numel() // max(1, input.shape[1])
 
 
-def _output_pixels(input: Tensor, weight: Tensor, args: ConvArgs) -> int:
-    height, width = output_size(input, weight, *args[:3])
-    return input.shape[0] * height * width
+def _plane(input: Tensor, weight: Tensor, args: ConvArgs) -> int:
+    """Pixels of an output image."""
+    return math.prod(output_size(input, weight, *args[:3]))
+
+
+def _is_vast(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
+    """Whether the places within an image, of every tap, are more than 32 bits count."""
+    if max(*args.stride, *args.padding, *weight.shape[2:]) > _STEP_LIMIT:
+        return True
+    planes = (_plane(input, weight, args), input.shape[2] * input.shape[3])
+    return any(_exceeds(pixels * weight.numel() // weight.shape[0], _INDEX_LIMIT) for pixels in planes)
+
+
+def is_traced() -> bool:
+    """Whether a graph is compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _alike(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -21,22 +21,35 @@ from pyaegpu import _extension, backends
 _public = torch.library.Library("pyaegpu", "FRAGMENT")
 _direct = [(torch.library.Library(name, "FRAGMENT"), name) for name in ("pyaegpu_cpu", "pyaegpu_cuda")]
 _families: dict[str, tuple[str, ...]] = {}
+_triton_only: set[str] = set()
 
 
 @functools.cache
 def implementation(family: str, backend: str) -> Any:
     """The functions of ``family`` on a backend, called by the names and arguments of the ops' schemas."""
     if backend == "triton":
-        return importlib.import_module(f"pyaegpu.kernels.{family}")
+        launchers = importlib.import_module(f"pyaegpu.kernels.{family}")
+        return SimpleNamespace(**{op: _reading_memory(getattr(launchers, op)) for op in _families[family]})
     namespace = getattr(torch.ops, f"pyaegpu_{backend}")
-    return SimpleNamespace(**{op: getattr(namespace, op).default for op in _families[family]})
+    ops = (op for op in _families[family] if op not in _triton_only)
+    return SimpleNamespace(**{op: getattr(namespace, op).default for op in ops})
+
+
+def _reading_memory(launcher: Callable[..., Any]) -> Callable[..., Any]:
+    """A launcher whose kernel reads memory as it is, where the dispatcher would have resolved views that negate."""
+
+    def launch(*args: Any) -> Any:
+        return launcher(*(arg.resolve_neg() if isinstance(arg, Tensor) else arg for arg in args))
+
+    return launch
 
 
 def define(
     family: str, schemas: dict[str, str], fakes: dict[str, Callable[..., Any]], triton_only: tuple[str, ...] = ()
 ) -> None:
     """Define a family's ops in every namespace with their fake kernels, and the choice of backend under CUDA."""
-    _families[family] = tuple(op for op in schemas if op not in triton_only)
+    _families[family] = tuple(schemas)
+    _triton_only.update(triton_only)
     for op, schema in schemas.items():
         for lib, namespace in ((_public, "pyaegpu"), *_direct):
             lib.define(op + schema, tags=(torch.Tag.pt2_compliant_tag,))

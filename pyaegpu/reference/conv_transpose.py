@@ -32,9 +32,7 @@ def conv_transpose(
 
 def upsample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, activation: int, slope: float) -> Tensor:
     """Nearest upsampling by 2, a 3x3 convolution with padding 1, then the activation."""
-    larger = input.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    if input.dim() == 4:
-        larger = F.interpolate(input, scale_factor=2, mode="nearest")
+    larger = F.interpolate(input, scale_factor=2, mode="nearest")
     return activate(F.conv2d(larger, weight, bias, padding=1), activation, slope)
 
 

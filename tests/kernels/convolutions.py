@@ -71,6 +71,11 @@ def layouts(t):
     yield shifted.copy_(t)
 
 
+def biases(bias):
+    """With gaps between its elements, and all of them one."""
+    return bias.repeat_interleave(2)[::2], bias[:1].expand_as(bias)
+
+
 def operands(case, dtype, bias=True):
     weight = (case.input[1], case.outputs, *case.kernel)
     tensors = oracle.filters(case.input, weight, (case.outputs,) if bias else None, dtype, torch.empty(0).device)

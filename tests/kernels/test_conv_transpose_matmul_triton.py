@@ -4,7 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
-from convolutions import ACTIVATIONS, DTYPES, LEAKY_RELU, NAN, Case, arch, check, layouts, operands
+from convolutions import ACTIVATIONS, DTYPES, LEAKY_RELU, NAN, Case, arch, biases, check, layouts, operands
 from pyaegpu.kernels import conv_transpose_matmul as kernels
 from pyaegpu.kernels import conv_transpose_tiles as tiles
 from pyaegpu.kernels import target
@@ -49,6 +49,8 @@ def test_layouts(dtype):
     x = input.contiguous(memory_format=torch.channels_last)
     for i, w in enumerate(layouts(weight)):
         check(launcher, case, [x, w, bias], channels_last=i % 2 == 1)
+    for b in biases(bias):
+        check(launcher, case, [x, weight, b])
     expanded = input[:1].expand(3, -1, -1, -1)
     check(launcher, case._replace(input=expanded.shape), [expanded, weight, bias])
 

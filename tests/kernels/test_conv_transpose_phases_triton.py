@@ -14,6 +14,7 @@ from convolutions import (
     RELU,
     Case,
     arch,
+    biases,
     check,
     layouts,
     operands,
@@ -64,6 +65,8 @@ def test_layouts(dtype, channels):
     x = input.contiguous(memory_format=torch.channels_last)
     for i, w in enumerate(layouts(weight)):
         check(launcher, case, [x, w, bias], channels_last=i % 2 == 1)
+    for b in biases(bias):
+        check(launcher, case, [x, weight, b])
     expanded = input[:1].expand(3, -1, -1, -1)
     check(launcher, case._replace(input=expanded.shape), [expanded, weight, bias])
 

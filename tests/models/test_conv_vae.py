@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import pyaegpu
 from pyaegpu import models
 
 SMALL = {"image_shape": (3, 7, 10), "channels": (4, 5), "latent": 3}
@@ -70,6 +71,33 @@ def test_channels_last_gives_the_same_and_stays():
     assert results[0].is_contiguous(memory_format=torch.channels_last)
     for result, other in zip(results, expected, strict=True):
         torch.testing.assert_close(result, other)
+
+
+def test_fused_layers_do_as_stocks():
+    """Names, reconstructions and gradients; the means are decoded, for the two kinds draw other noise."""
+    torch.manual_seed(0)
+    stock, fused = (models.create("conv_vae", fused=kind, **SMALL).double() for kind in (False, True))
+    fused.load_state_dict(stock.state_dict(), strict=True)
+    stock.load_state_dict(fused.state_dict(), strict=True)
+    x = torch.rand(4, 3, 7, 10, dtype=torch.float64)
+    for model in (stock, fused):
+        (F.binary_cross_entropy_with_logits(model.decode(model.encode(x)[0]), x)).backward()
+    torch.testing.assert_close(fused.decode(fused.encode(x)[0]), stock.decode(stock.encode(x)[0]), rtol=1e-9, atol=1e-9)
+    decoders = zip(fused.named_parameters(), stock.named_parameters(), strict=True)
+    for (name, mine), (same, theirs) in decoders:
+        assert name == same
+        if theirs.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_a_fused_decoder_runs_the_kernels_where_they_were_measured():
+    model = models.create("conv_vae")
+    x, algorithms = torch.rand(64, 20), []
+    for layer in model.decoder:
+        if isinstance(layer, pyaegpu.nn.ConvTranspose2d):
+            algorithms.append(pyaegpu.explain(layer, x).algorithm)
+        x = layer(x)
+    assert algorithms[0].startswith("stock convolution") and algorithms[1].startswith("one product per tile")
 
 
 def test_keywords_survive_json():
