@@ -23,7 +23,7 @@ DESCRIPTIONS = {
     SMALL: "one product per tile of pixels, taps summed inside the tile, for 1 to 4 output channels; backward likewise",
     MATMUL: "one matrix product with a pixel-shuffle store; backward by stock convolutions",
     PHASES: "an implicit matrix product for each phase of the stride, in one launch; backward by stock convolutions",
-    PASS: "stock convolution, then bias and activation in one pass",
+    PASS: "stock convolution, then in one pass the activation, and the bias on a GPU",
     STOCK: "stock convolution and activation",
 }
 # The kernels of a backend, the first choice first; each has the pass as well.
