@@ -219,7 +219,7 @@ def test_explain_follows_the_selection():
 
 FILTERS = {
     "small": ((2, 3, 4, 4), (3, 2, 3, 3), "one product per tile"),
-    "dense": ((2, 3, 4, 4), (3, 5, 3, 3), "stock convolution, then bias and activation"),
+    "dense": ((2, 3, 4, 4), (3, 5, 3, 3), "stock convolution, then in one pass"),
 }
 
 
@@ -249,7 +249,7 @@ def test_a_small_transposed_convolution_takes_kernels_where_they_were_measured()
 def test_explain_of_upsampling():
     x, few, many = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 3, 3), torch.rand(5, 3, 3, 3)
     with pyaegpu.backend("cpu"):
-        assert pyaegpu.explain(pyaegpu.upsample_conv2d, x, few).algorithm.startswith("one product per tile")
+        assert pyaegpu.explain(pyaegpu.upsample_conv2d, x, few).algorithm.endswith("backward likewise")
         assert "stock convolution" in pyaegpu.explain(pyaegpu.upsample_conv2d, x, many).algorithm
     with pyaegpu.backend("reference"):
         assert pyaegpu.explain(pyaegpu.upsample_conv2d, x, few).backend == "reference"

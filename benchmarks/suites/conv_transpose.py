@@ -163,5 +163,5 @@ def _served_by(library: ModuleType, layer: Layer, inputs: Inputs) -> str:
     """The backend, and whether its part is only what follows a stock convolution."""
     tensors = [inputs[name] for name in LEAVES]
     found = library.explain(getattr(library, layer.op), *tensors, **_arguments(layer))
-    stock_only = found.backend != "reference" and found.algorithm.startswith("stock")
+    stock_only = found.backend != "reference" and "stock convolution" in found.algorithm
     return f"{found.backend}, stock convolution" if stock_only else str(found.backend)

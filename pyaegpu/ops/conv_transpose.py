@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ def explain_upsample(
         algorithm = "stock upsampling, then a stock convolution"
         return backends.Explanation(op, "reference", algorithm, _not_stock(input))
     outputs, inputs = weight.shape[:2]
-    return explain(op, input, weight.new_empty(inputs, outputs, 4, 4), bias, args)
+    found = explain(op, input, weight.new_empty(inputs, outputs, 4, 4), bias, args)
+    return dataclasses.replace(found, algorithm=f"as a transposed convolution: {found.algorithm}")
 
 
 def _not_stock(input: Tensor) -> dict[str, str]:
