@@ -47,10 +47,12 @@ def conv_transpose2d_matmul_fwd(
     arch = target.architecture(input.device)
     bias = None if bias is None else bias.contiguous()
     with on_device(input):
-        tile, counts, programs = cut(pixels, rows, input.element_size(), arch, target.processors(input.device))
         tap_major, matrix = weight_matrix(weight, channels_last)
         pitch = tma_pitch(input)
         descriptors = arch >= TMA_ARCHITECTURE and pitch is not None and is_aligned(matrix.tensor, matrix.pitch)
+        tile, counts, programs = cut(
+            pixels, rows, input.element_size(), arch, descriptors, target.processors(input.device)
+        )
         x: Any = input
         a: Any = matrix.tensor
         if descriptors:
@@ -99,11 +101,15 @@ def weight_matrix(weight: Tensor, channels_last: bool) -> tuple[bool, Matrix]:
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(pixels: int, rows: int, itemsize: int, arch: int, processors: int) -> tuple[Tile, tuple[int, int], int]:
+def cut(
+    pixels: int, rows: int, itemsize: int, arch: int, descriptors: bool, processors: int
+) -> tuple[Tile, tuple[int, int], int]:
     """The tile, how many tiles the rows and the whole make, and how many programs."""
 
     def tiles(tile: Tile) -> int:
         return triton.cdiv(rows, tile.rows) * triton.cdiv(pixels, tile.pixels)
 
     tile, count = fitting(arch, itemsize, rows, processors, tiles)
+    if not descriptors:  # the address of every element read takes registers
+        tile = tile._replace(depth=min(tile.depth, 32))
     return tile, (triton.cdiv(rows, tile.rows), count), min(count, processors * tile.per_processor)

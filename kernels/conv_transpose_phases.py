@@ -83,10 +83,9 @@ def conv_transpose2d_phases_fwd(
 
 
 def readable(input: Tensor) -> Tensor:
-    """The input, or a channels_last copy of one that neither the copy engine nor 16-byte accesses could read: each
-    element is read once for every tap."""
-    wide = input.shape[1] * input.element_size() % 16 == 0
-    return input.contiguous(memory_format=torch.channels_last) if wide and input.stride(1) != 1 else input
+    """The input, or a channels_last copy of one that could be read neither by the copy engine nor several channels at
+    once: each element is read once for every tap."""
+    return input if input.stride(1) == 1 else input.contiguous(memory_format=torch.channels_last)
 
 
 def tma_strides(input: Tensor) -> list[int] | None:

@@ -21,7 +21,7 @@ LEAST = 16
 FWD_PHASES = 4
 FWD_ELEMENTS = 1024
 FWD_DEPTH = 32
-FWD_WARPS = 4
+FWD_WARPS = 8
 # Two for each multiprocessor of an H100 or H200; sums depend on it, so it is the same on every card.
 BWD_PROGRAMS = 264
 BIAS_PIXELS = 256
@@ -39,13 +39,13 @@ class Tile(NamedTuple):
 # By whether the GPU has wgmma or its successor, and the bytes of an element; 64 rows hold a 4x4 kernel of 3 or 4
 # channels, so that one pass gives all gradients. Elsewhere that spills.
 BWD_TILES = {
-    (True, 2): Tile(64, 64, 64, 8),
-    (True, 4): Tile(64, 32, 64, 8),
+    (True, 2): Tile(64, 32, 64, 8),
+    (True, 4): Tile(64, 32, 64, 4),
     (False, 2): Tile(32, 32, 64, 4),
     (False, 4): Tile(32, 32, 64, 8),
 }
 # Of IEEE float32 and of float64.
-EXACT_TILES = {4: Tile(32, 16, 32, 8), 8: Tile(16, 16, 32, 8)}
+EXACT_TILES = {4: Tile(32, 16, 32, 8), 8: Tile(16, 16, 32, 4)}
 
 
 def bwd_tile(t: Tensor, precision: str) -> Tile:

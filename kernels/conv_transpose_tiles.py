@@ -27,7 +27,7 @@ class Tile(NamedTuple):
 # 101,376 bytes that the smaller cards of an architecture have. With 64 rows, eight warps would halve what wgmma takes
 # at once and read shared memory more often for it; without wgmma they only need fewer registers.
 TILES = {
-    (True, 2): (Tile(64, 128, 64, 4, 4, 2), Tile(128, 128, 64, 8, 3, 2)),
+    (True, 2): (Tile(64, 128, 64, 8, 4, 2), Tile(128, 128, 64, 8, 3, 2)),
     (True, 4): (Tile(64, 128, 32, 4, 4, 2), Tile(128, 128, 32, 8, 3, 2)),
     (False, 2): (Tile(64, 128, 32, 8, 4, 2), Tile(128, 128, 32, 8, 4, 2)),
     (False, 4): (Tile(64, 128, 32, 8, 3, 2), Tile(128, 128, 32, 8, 3, 1)),

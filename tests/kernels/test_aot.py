@@ -49,8 +49,7 @@ def narrow_accesses(ptx, name):
 
 def slow_operands(built):
     """Products that do not use what the architecture has for their operands and results. A contiguous result has its
-    phases, or its taps, side by side, so that none stores 16 bytes at once; channels neither last nor aligned take
-    2-byte accesses."""
+    phases, or its taps, side by side, so that none stores 16 bytes at once."""
     ptx, arch, label = built.ptx, built.arch, built.launch.label
     if arch == 90:
         multiplied = re.findall(r"wgmma\.mma_async[^;]*;", ptx)
@@ -59,7 +58,7 @@ def slow_operands(built):
         if any(re.search(r"\},\s*\{", each) for each in multiplied):
             yield "an operand of wgmma in registers"
     copied = "cp.async.bulk.tensor" if isinstance(built.launch.args[0], TensorDescriptor) else "cp.async.c"
-    if copied not in ptx and label != "unaligned contiguous":
+    if copied not in ptx:
         yield f"no {copied}"
     if "contiguous" not in label and "st.global.v4.b32" not in ptx:
         yield "narrow stores"
