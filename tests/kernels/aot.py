@@ -129,11 +129,16 @@ def main() -> None:
     heading = f"registers sm_{'/'.join(map(str, ARCHITECTURES))}"
     print(f"{'dtype':5} {'kernel':26} {'for':28} warps {heading:24} shared stack")
     for name in DTYPES:
-        for launch in launches(name):
-            built = [compile_launch(launch, arch) for arch in ARCHITECTURES]
-            registers = "/".join(str(each.registers) for each in built)
-            shared, stack = max(each.shared for each in built), max(each.stack for each in built)
-            print(f"{name:5} {launch.name:26} {launch.label:28} {built[0].warps:5} {registers:24} {shared:6} {stack:5}")
+        # What is launched depends on the architecture.
+        rows: dict[tuple[str, str], dict[int, Compiled]] = {}
+        for arch in ARCHITECTURES:
+            for launch in launches(name, arch):
+                rows.setdefault((launch.name, launch.label), {})[arch] = compile_launch(launch, arch)
+        for (kernel, label), built in rows.items():
+            registers = "/".join(str(built[arch].registers) if arch in built else "-" for arch in ARCHITECTURES)
+            warps = "/".join(sorted({str(each.warps) for each in built.values()}))
+            shared, stack = (max(getattr(each, what) for each in built.values()) for what in ("shared", "stack"))
+            print(f"{name:5} {kernel:26} {label:28} {warps:>5} {registers:24} {shared:6} {stack:5}")
 
 
 if __name__ == "__main__":
