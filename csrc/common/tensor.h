@@ -91,6 +91,16 @@ inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, S
       like, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), dtype);
 }
 
+// Images [N, C, H, W] of the dtype and device of `like`.
+inline Tensor new_images(const Tensor& like, const std::vector<int64_t>& shape,
+                         bool channels_last) {
+  using torch::headeronly::MemoryFormat;
+  return torch::stable::empty(
+      torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), like.scalar_type(),
+      std::nullopt, like.device(), std::nullopt,
+      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+
 inline std::vector<int64_t> shape_of(const Tensor& t, int64_t first = 0) {
   const auto sizes = t.sizes();
   return std::vector<int64_t>(sizes.begin() + first, sizes.end());

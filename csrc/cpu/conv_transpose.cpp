@@ -12,12 +12,6 @@ namespace {
 using MaybeTensor = std::optional<Tensor>;
 using Sizes = std::vector<int64_t>;
 
-int64_t output_size(const Tensor& input, const Tensor& weight, int d, const Sizes& stride,
-                    const Sizes& padding, const Sizes& output_padding) {
-  return (input.size(2 + d) - 1) * stride[d] - 2 * padding[d] + weight.size(2 + d) +
-         output_padding[d];
-}
-
 ConvTranspose call_of(const Tensor& input, const Tensor& weight, int64_t height, int64_t width,
                       const Sizes& stride, const Sizes& padding, int64_t activation, double slope) {
   return {images_of(input),

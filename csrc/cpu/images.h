@@ -42,16 +42,6 @@ struct Written {
   T* at(int64_t n, int64_t first) const { return data + n * images.image + first * images.pixel; }
 };
 
-// Of the dtype and device of `like`.
-inline Tensor new_images(const Tensor& like, const std::vector<int64_t>& shape,
-                         bool channels_last) {
-  using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(
-      torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), like.scalar_type(),
-      std::nullopt, like.device(), std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
-
 template <typename T, typename A>
 PYAEGPU_CLONES static void widen_every(const T* __restrict__ from, int64_t stride,
                                        A* __restrict__ to, int64_t n) {

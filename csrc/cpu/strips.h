@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../common/activations.h"
-#include "../common/conv_transpose.h"
+#include "../common/conv_transpose_call.h"
 #include "images.h"
 
 namespace pyaegpu::cpu {
@@ -25,16 +25,6 @@ struct ConvTranspose {
   int64_t phases() const { return columns.stride; }
   int64_t phase_taps() const { return ceil_div(columns.kernel, columns.stride); }
 };
-
-inline Axis axis_of(const Tensor& input, const Tensor& weight, int64_t outputs, int d,
-                    const std::vector<int64_t>& stride, const std::vector<int64_t>& padding) {
-  const int64_t inputs = input.size(2 + d), kernel = weight.size(2 + d);
-  STD_TORCH_CHECK(std::max(inputs, outputs) <= kMostSize, "pyaegpu: planes up to ", kMostSize,
-                  " wide or high are served");
-  STD_TORCH_CHECK(std::max({kernel, stride[d], padding[d]}) <= kMostStep,
-                  "pyaegpu: kernel, stride and padding up to ", kMostStep, " are served");
-  return {int(inputs), int(outputs), int(kernel), int(stride[d]), int(padding[d])};
-}
 
 // [Cin, Cout * KH * KW] in the accumulator type.
 template <typename T, typename A>

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "../common/conv_transpose_call.h"
 #include "arguments.h"
 #include "partials.cuh"
 #include "small_backward.cuh"
@@ -17,29 +18,6 @@ using Pair = std::vector<int64_t>;
 // Blocks that share out the tiles of a backward, whatever the card, so that sums do not depend on
 // it; enough for two on each of 132 multiprocessors.
 constexpr int64_t kBackwardBlocks = 264;
-
-Axis axis_of(const Tensor& input, const Tensor& weight, int dim, int64_t outputs, int64_t stride,
-             int64_t padding) {
-  const int64_t inputs = input.size(dim), kernel = weight.size(dim);
-  STD_TORCH_CHECK(std::max(inputs, outputs) <= kMostSize, "pyaegpu: planes up to ", kMostSize,
-                  " wide or high are served");
-  STD_TORCH_CHECK(std::max({kernel, stride, padding}) <= kMostStep,
-                  "pyaegpu: kernel, stride and padding up to ", kMostStep, " are served");
-  return {int(inputs), int(outputs), int(kernel), int(stride), int(padding)};
-}
-
-int64_t output_size(const Tensor& input, const Tensor& weight, int dim, int64_t stride,
-                    int64_t padding, int64_t output_padding) {
-  return (input.size(dim) - 1) * stride - 2 * padding + weight.size(dim) + output_padding;
-}
-
-Tensor new_plane(const Tensor& like, const std::vector<int64_t>& shape, bool channels_last) {
-  using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(
-      torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), like.scalar_type(),
-      std::nullopt, like.device(), std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
 
 template <typename T>
 bool on_vector(const void* data, std::initializer_list<int64_t> multiples) {
@@ -125,16 +103,16 @@ Tensor conv_transpose2d_small_fwd(Tensor input, Tensor weight, MaybeTensor bias,
                                   double slope, bool, bool channels_last) {
   const Launch launch(input);
   STD_TORCH_CHECK(weight.size(1) <= 4, "pyaegpu: up to 4 output channels are served");
-  const int64_t height = output_size(input, weight, 2, stride[0], padding[0], output_padding[0]);
-  const int64_t width = output_size(input, weight, 3, stride[1], padding[1], output_padding[1]);
-  Tensor out = new_plane(input, {input.size(0), weight.size(1), height, width}, channels_last);
+  const int64_t height = output_size(input, weight, 0, stride, padding, output_padding);
+  const int64_t width = output_size(input, weight, 1, stride, padding, output_padding);
+  Tensor out = new_images(input, {input.size(0), weight.size(1), height, width}, channels_last);
   if (bias) bias = torch::stable::contiguous(*bias);
   dispatch(input.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using Form = SmallForward<T>;
     SmallArgs<T> args{};
-    args.rows = axis_of(input, weight, 2, height, stride[0], padding[0]);
-    args.columns = axis_of(input, weight, 3, width, stride[1], padding[1]);
+    args.rows = axis_of(input, weight, height, 0, stride, padding);
+    args.columns = axis_of(input, weight, width, 1, stride, padding);
     args.tiling = output_tiling(args.rows, args.columns, int(weight.size(1)), kMostTaps,
                                 Form::kPixels, Form::kOutputs);
     set_operands(args, input, weight);
@@ -183,17 +161,18 @@ std::tuple<Tensor, Tensor, Tensor> conv_transpose2d_small_bwd(Tensor g, Tensor i
   STD_TORCH_CHECK(weight.size(1) <= 4, "pyaegpu: up to 4 output channels are served");
   const Launch launch(g);
   const ScalarType acc = accumulator(g.scalar_type());
-  Tensor d_input = need_input ? new_plane(input, shape_of(input), channels_last) : none_like(input);
+  Tensor d_input =
+      need_input ? new_images(input, shape_of(input), channels_last) : none_like(input);
   Tensor d_weight =
-      need_weight ? new_plane(weight, shape_of(weight), channels_last) : none_like(weight);
+      need_weight ? new_images(weight, shape_of(weight), channels_last) : none_like(weight);
   Tensor d_bias = new_empty(g, {need_bias ? weight.size(1) : 0}, g.scalar_type());
   dispatch(g.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = Accumulator<T>;
     using Form = SmallBackward<T>;
     SmallArgs<T> args{};
-    args.rows = axis_of(input, weight, 2, g.size(2), stride[0], padding[0]);
-    args.columns = axis_of(input, weight, 3, g.size(3), stride[1], padding[1]);
+    args.rows = axis_of(input, weight, g.size(2), 0, stride, padding);
+    args.columns = axis_of(input, weight, g.size(3), 1, stride, padding);
     args.tiling = input_tiling(args.rows, args.columns, int(weight.size(1)), kMostTaps,
                                Form::kPixels, Form::kWindow);
     set_operands(args, input, weight);
