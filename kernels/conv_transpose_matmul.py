@@ -13,6 +13,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import target
 from .conv_transpose_matmul_kernels import matmul_kernel
+from .conv_transpose_moments import NO_PARTS, Parts, new_parts
 from .conv_transpose_pack import Matrix, is_aligned, packed, rows_stride, wants_k_major, weight_descriptor
 from .conv_transpose_tiles import (
     TMA_ARCHITECTURE,
@@ -40,6 +41,25 @@ def conv_transpose2d_matmul_fwd(
     tf32: bool,
     channels_last: bool,
 ) -> Tensor:
+    return matmul(
+        input, weight, bias, stride, padding, output_padding, activation, slope, tf32, channels_last, False
+    )[0]  # fmt: skip
+
+
+def matmul(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    output_padding: list[int],
+    activation: int,
+    slope: float,
+    tf32: bool,
+    channels_last: bool,
+    moments: bool,
+) -> tuple[Tensor, Parts | None]:
+    """The result and, where wanted, its moments."""
     out = new_output(input, weight, stride, padding, output_padding, channels_last)
     images, channels, height, width = input.shape
     outputs, *kernel = weight.shape[1:]
@@ -51,8 +71,10 @@ def conv_transpose2d_matmul_fwd(
         pitch = tma_pitch(input)
         descriptors = arch >= TMA_ARCHITECTURE and pitch is not None and is_aligned(matrix.tensor, matrix.pitch)
         tile, counts, programs = cut(
-            pixels, rows, input.element_size(), arch, descriptors, target.processors(input.device)
+            pixels, rows, input.element_size(), arch, descriptors, moments, target.processors(input.device)
         )
+        count = kernel[0] * kernel[1] * triton.cdiv(pixels, tile.pixels)
+        parts = new_parts(out, count, outputs) if moments else None
         x: Any = input
         a: Any = matrix.tensor
         if descriptors:
@@ -61,13 +83,13 @@ def conv_transpose2d_matmul_fwd(
         index = index_type(tile.pixels // (height * width) + 2, max(rows, channels), matrix.pitch, input, out)
         flat = height == width == 1 and not any(padding) and tap_major == channels_last
         matmul_kernel[(programs,)](
-            x, a, bias, out, pixels, height * width, width, channels, outputs, *out.shape[2:], *padding, *counts,
-            *strides_of(input), matrix.pitch, *out.stride(), slope, *kernel, *stride,
+            x, a, bias, out, *(parts or NO_PARTS), pixels, height * width, width, channels, outputs, *out.shape[2:],
+            *padding, *counts, *strides_of(input), matrix.pitch, *out.stride(), slope, *kernel, *stride,
             activation, descriptors, has_lines(input), flat, tap_major, matrix.k_major, precision(input.dtype, tf32),
             index, alignment(input, matrix.pitch), tile.rows, tile.depth, tile.pixels, num_warps=tile.warps,
             num_stages=tile.stages, maxnreg=register_limit(tile, descriptors, input.dtype),
         )  # fmt: skip
-    return out
+    return out, parts
 
 
 def has_lines(input: Tensor) -> bool:
@@ -102,7 +124,7 @@ def weight_matrix(weight: Tensor, channels_last: bool) -> tuple[bool, Matrix]:
 
 @functools.lru_cache(maxsize=1024)
 def cut(
-    pixels: int, rows: int, itemsize: int, arch: int, descriptors: bool, processors: int
+    pixels: int, rows: int, itemsize: int, arch: int, descriptors: bool, moments: bool, processors: int
 ) -> tuple[Tile, tuple[int, int], int]:
     """The tile, how many tiles the rows and the whole make, and how many programs."""
 
@@ -112,4 +134,7 @@ def cut(
     tile, count = fitting(arch, itemsize, rows, processors, tiles)
     if not descriptors:  # the address of every element read takes registers
         tile = tile._replace(depth=min(tile.depth, 32))
+    if moments:  # they do too
+        tile = tile._replace(pixels=tile.pixels // 2)
+        count = tiles(tile)
     return tile, (triton.cdiv(rows, tile.rows), count), min(count, processors * tile.per_processor)

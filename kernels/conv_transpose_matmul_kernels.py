@@ -3,12 +3,14 @@
 import triton
 import triton.language as tl
 
+from .conv_transpose_moments import store_moments
 from .conv_transpose_phases_kernels import aligned, bias_and_activation
 
 
 @triton.jit(do_not_specialize=["out_h", "out_w", "pad_h", "pad_w", "tiles_r", "tiles"])
 def matmul_kernel(
-    x, weight, p_bias, p_out, pixels, area, width, channels, outputs, out_h, out_w, pad_h, pad_w, tiles_r, tiles,
+    x, weight, p_bias, p_out, p_counts, p_means, p_m2s, pixels, area, width, channels, outputs, out_h, out_w,
+    pad_h, pad_w, tiles_r, tiles,
     stride_x_n, stride_x_c, stride_x_h, stride_x_w, pitch, stride_n, stride_c, stride_h, stride_w, slope,
     K_H: tl.constexpr, K_W: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr, ACTIVATION: tl.constexpr,
     DESCRIPTORS: tl.constexpr, LINES: tl.constexpr, FLAT: tl.constexpr, TAP_MAJOR: tl.constexpr,
@@ -17,7 +19,8 @@ def matmul_kernel(
 ):  # fmt: skip
     """Rows are (tap, co) or, without TAP_MAJOR, (co, tap); columns the input's pixels. LINES: the rows of an image
     follow each other at the distance of its pixels. FLAT: an image's results lie in memory in the order of the rows.
-    DESCRIPTORS: x [pixels, channels] and weight are such, else pointers."""
+    DESCRIPTORS: x [pixels, channels] and weight are such, else pointers. A part of the moments, where wanted, is what a
+    tile's pixels give at one tap."""
     channels, pitch = aligned(channels, ALIGN), aligned(pitch, ALIGN)
     stride_x_n, stride_x_h = aligned(stride_x_n, ALIGN), aligned(stride_x_h, ALIGN)
     stride_x_w = aligned(stride_x_w, ALIGN)
@@ -25,6 +28,7 @@ def matmul_kernel(
         i_r0, i_p0 = i_tile % tiles_r * B_R, i_tile // tiles_r * B_P
         i_r, i_p = i_r0 + tl.arange(0, B_R), i_p0 + tl.arange(0, B_P)
         m_r, m_p = i_r < outputs * K_H * K_W, i_p < pixels
+        m_row = m_r
         i_n0 = i_p0 // area
         p_x, o_x = x, 0
         if not DESCRIPTORS:
@@ -62,4 +66,13 @@ def matmul_kernel(
             o_p = o_n * stride_n + i_hw // width * S_H * stride_h + i_hw % width * S_W * stride_w
         m = m_r[:, None] & m_p[None, :]
         p_tile = p_out + i_n0.to(tl.int64) * stride_n
-        tl.store(p_tile + o_r[:, None] + o_p[None, :], acc.to(p_out.dtype.element_ty), mask=m)
+        out = acc.to(p_out.dtype.element_ty)
+        if p_counts is not None:
+            i_part = i_tile // tiles_r * (K_H * K_W) + i_tap
+            held = tl.minimum(pixels - i_p0, B_P)
+            m_p = tl.arange(0, B_P) < held  # anew: the first one would keep registers since before the product
+            store_moments(
+                out.to(tl.float32), m_p, held.to(tl.float32), m_r, 0, i_part, i_o, m_row, outputs,
+                p_counts, p_means, p_m2s,
+            )  # fmt: skip
+        tl.store(p_tile + o_r[:, None] + o_p[None, :], out, mask=m)

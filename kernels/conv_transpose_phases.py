@@ -12,6 +12,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import target
+from .conv_transpose_moments import NO_PARTS, Parts, new_parts
 from .conv_transpose_pack import Matrix, is_aligned, packed, rows_stride, wants_k_major, weight_descriptor
 from .conv_transpose_phases_kernels import phases_kernel
 from .conv_transpose_tiles import (
@@ -24,17 +25,20 @@ from .conv_transpose_tiles import (
     index_type,
     new_output,
     precision,
+    register_limit,
     strides_of,
 )
 from .layout import on_device
 
 
 class Cut(NamedTuple):
-    """A tile and its box of pixels, the positions and tiles as the kernel takes them, and how many programs."""
+    """A tile and its box of pixels, the positions and tiles as the kernel takes them, how many parts the phases' tiles
+    of pixels are, and how many programs."""
 
     tile: Tile
     box: tuple[int, int, int]
     counts: tuple[int, ...]
+    parts: int
     programs: int
 
 
@@ -50,6 +54,25 @@ def conv_transpose2d_phases_fwd(
     tf32: bool,
     channels_last: bool,
 ) -> Tensor:
+    return phases(
+        input, weight, bias, stride, padding, output_padding, activation, slope, tf32, channels_last, False
+    )[0]  # fmt: skip
+
+
+def phases(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    output_padding: list[int],
+    activation: int,
+    slope: float,
+    tf32: bool,
+    channels_last: bool,
+    moments: bool,
+) -> tuple[Tensor, Parts | None]:
+    """The result and, where wanted, its moments."""
     out = new_output(input, weight, stride, padding, output_padding, channels_last)
     images, channels, height, width = input.shape
     outputs, kernel = weight.shape[1], weight.shape[2:]
@@ -60,10 +83,11 @@ def conv_transpose2d_phases_fwd(
     descriptors = arch >= TMA_ARCHITECTURE and strides is not None
     bias = None if bias is None else bias.contiguous()
     with on_device(input):
-        tile, sides, counts, programs = cut(
+        tile, sides, counts, count, programs = cut(
             images, tuple(out.shape[2:]), outputs, tuple(stride), input.element_size(), arch, descriptors,
             target.processors(input.device),
         )  # fmt: skip
+        parts = new_parts(out, count, outputs) if moments else None
         matrix = weight_matrix(weight, descriptors)
         x: Any = input
         a: Any = matrix.tensor
@@ -72,14 +96,16 @@ def conv_transpose2d_phases_fwd(
             a = weight_descriptor(matrix, channels, rows, tile)
         spanned = sides[0] if descriptors else tile.pixels // (counts[0] * counts[1]) + 2
         index = index_type(spanned, max(rows, channels), matrix.pitch, input, out)
+        # With moments 128 registers do on sm_90; the addresses of a contiguous result need more.
+        limit = register_limit(tile, descriptors, input.dtype, arch == 90) if moments and channels_last else None
         phases_kernel[(programs,)](
-            x, a, bias, out, images, height, width, channels, outputs, *out.shape[2:], *padding, *counts,
-            *strides_of(input), matrix.pitch, *out.stride(), slope, *kernel, *stride,
+            x, a, bias, out, *(parts or NO_PARTS), images, height, width, channels, outputs, *out.shape[2:], *padding,
+            *counts, *strides_of(input), matrix.pitch, *out.stride(), slope, *kernel, *stride,
             activation, descriptors, matrix.k_major, precision(input.dtype, tf32), index,
             alignment(input, matrix.pitch), tile.rows, tile.depth, *sides,
-            num_warps=tile.warps, num_stages=tile.stages,
+            num_warps=tile.warps, num_stages=tile.stages, maxnreg=limit,
         )  # fmt: skip
-    return out
+    return out, parts
 
 
 def readable(input: Tensor) -> Tensor:
@@ -134,4 +160,5 @@ def cut(
         rows, cols, triton.cdiv(rows, sides[1]), triton.cdiv(cols, sides[2]), pixel_tiles(tile),
         triton.cdiv(outputs, tile.rows),
     )  # fmt: skip
-    return Cut(tile, sides, counts, min(count, processors * tile.per_processor))
+    parts = stride[0] * stride[1] * pixel_tiles(tile)
+    return Cut(tile, sides, counts, parts, min(count, processors * tile.per_processor))

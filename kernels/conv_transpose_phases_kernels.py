@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from .activations import activate
+from .conv_transpose_moments import store_moments
 
 
 @triton.jit
@@ -54,8 +55,8 @@ TILES = ["rows_h", "rows_w", "tiles_h", "tiles_w", "tiles_pixels", "tiles_o"]
 
 @triton.jit(do_not_specialize=[*SIZES, *TILES])
 def phases_kernel(
-    x, weight, p_bias, p_out, images, height, width, channels, outputs, out_h, out_w, pad_h, pad_w,
-    rows_h, rows_w, tiles_h, tiles_w, tiles_pixels, tiles_o,
+    x, weight, p_bias, p_out, p_counts, p_means, p_m2s, images, height, width, channels, outputs, out_h, out_w,
+    pad_h, pad_w, rows_h, rows_w, tiles_h, tiles_w, tiles_pixels, tiles_o,
     stride_x_n, stride_x_c, stride_x_h, stride_x_w, pitch, stride_n, stride_c, stride_h, stride_w, slope,
     K_H: tl.constexpr, K_W: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
     ACTIVATION: tl.constexpr, DESCRIPTORS: tl.constexpr, K_MAJOR: tl.constexpr, PRECISION: tl.constexpr,
@@ -64,7 +65,8 @@ def phases_kernel(
 ):  # fmt: skip
     """rows_h, rows_w: the most positions q of any phase. The phase with most taps comes first: where k is no multiple
     of s, the first k % s have one more. DESCRIPTORS: x and weight are such, and a tile's pixels the box B_N, B_H, B_W
-    of x, whose part outside of the image reads as 0; else they are pointers, and the tile B_N pixels in a line."""
+    of x, whose part outside of the image reads as 0; else they are pointers, and the tile B_N pixels in a line. A part
+    of the moments, where wanted, is a tile's pixels of a phase."""
     b_pixels: tl.constexpr = B_N * B_H * B_W
     channels, pitch = aligned(channels, ALIGN), aligned(pitch, ALIGN)
     stride_x_n, stride_x_h = aligned(stride_x_n, ALIGN), aligned(stride_x_h, ALIGN)
@@ -117,7 +119,17 @@ def phases_kernel(
             acc = tl.dot(a, b, acc, input_precision=PRECISION)
         acc = bias_and_activation(acc, p_bias, i_o, m_o, slope, ACTIVATION)
         i_y, i_x = i_h * S_H + r_h - pad_h, i_w * S_W + r_w - pad_w
-        m = m_o[:, None] & ((i_n < images) & (i_y < out_h) & (i_x < out_w))[None, :]
+        m_pixel = (i_n < images) & (i_y < out_h) & (i_x < out_w)
+        m = m_o[:, None] & m_pixel[None, :]
         o_out = o_n * stride_n + i_y.to(INDEX) * stride_h + i_x.to(INDEX) * stride_w
         p_tile = p_out + i_n0.to(tl.int64) * stride_n
-        tl.store(p_tile + i_o.to(INDEX)[:, None] * stride_c + o_out[None, :], acc.to(p_out.dtype.element_ty), mask=m)
+        out = acc.to(p_out.dtype.element_ty)
+        tl.store(p_tile + i_o.to(INDEX)[:, None] * stride_c + o_out[None, :], out, mask=m)
+        if p_counts is not None:
+            i_part = i_phase * tiles_pixels + i_pixels
+            i_pivot = 0 if DESCRIPTORS else tl.min(tl.where(m_pixel, tl.arange(0, b_pixels), b_pixels))
+            count = tl.sum(m_pixel.to(tl.float32))
+            store_moments(
+                out.to(tl.float32), m_pixel, count, m_o, i_pivot, i_part, i_o, m_o, outputs,
+                p_counts, p_means, p_m2s,
+            )  # fmt: skip

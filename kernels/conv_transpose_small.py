@@ -3,6 +3,7 @@
 A launcher has the name and arguments of the registered op it serves.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -72,24 +73,45 @@ def conv_transpose2d_small_fwd(
     channels_last: bool,
 ) -> Tensor:
     out = new_output(input, weight, stride, padding, output_padding, channels_last)
+    call = forward_of(input, weight, out.shape[2:], stride, padding, tf32)
+    with on_device(input):
+        small_fwd_kernel[call.grid](
+            input, weight, None if bias is None else bias.contiguous(), out, *call.sizes, *out.stride(), slope,
+            *call.geometry, activation, *call.kind, num_warps=FWD_WARPS,
+        )  # fmt: skip
+    return out
+
+
+class Forward(NamedTuple):
+    """What the forward kernels take: the grid, sizes and the strides of input and weight, kernel, stride, padding and
+    blocks, and the kind of product."""
+
+    grid: tuple[int, int, int]
+    sizes: tuple[int, ...]
+    geometry: tuple[int, ...]
+    kind: tuple[Any, ...]
+
+
+def forward_of(
+    input: Tensor, weight: Tensor, size: Sequence[int], stride: list[int], padding: list[int], tf32: bool
+) -> Forward:
+    """Of the height and width of the output."""
     acc = accumulation_dtype(input)
-    images, channels, *size = input.shape
+    images, channels = input.shape[:2]
     outs, *kernel = weight.shape[1:]
     # Slots of an axis: from that of the first output to that of the last.
-    slots = [(out.shape[2 + i] - 1 + padding[i]) // stride[i] - padding[i] // stride[i] + 1 for i in range(2)]
+    slots = [(size[i] - 1 + padding[i]) // stride[i] - padding[i] // stride[i] + 1 for i in range(2)]
     phases = [min(FWD_PHASES, triton.next_power_of_2(s)) for s in stride]
     b_outs = max(triton.next_power_of_2(outs), LEAST // (phases[0] * phases[1]))
     b_slots = max(LEAST, FWD_ELEMENTS // (b_outs * phases[0] * phases[1]))
     tiles = triton.cdiv(slots[0] * slots[1], b_slots)
-    with on_device(input):
-        small_fwd_kernel[(images * tiles, triton.cdiv(stride[0], phases[0]), triton.cdiv(stride[1], phases[1]))](
-            input, weight, None if bias is None else bias.contiguous(), out,
-            channels, outs, *size, *out.shape[2:], slots[1], tiles,
-            *input.stride(), *weight.stride(), *out.stride(), slope, *kernel, *stride, *padding,
-            b_outs, *phases, b_slots, block(channels, LEAST if acc == torch.float64 else FWD_DEPTH),
-            activation, precision(input.dtype, tf32), TRITON_DTYPES[acc], num_warps=FWD_WARPS,
-        )  # fmt: skip
-    return out
+    b_channels = block(channels, LEAST if acc == torch.float64 else FWD_DEPTH)
+    return Forward(
+        (images * tiles, triton.cdiv(stride[0], phases[0]), triton.cdiv(stride[1], phases[1])),
+        (channels, outs, *input.shape[2:], *size, slots[1], tiles, *input.stride(), *weight.stride()),
+        (*kernel, *stride, *padding, b_outs, *phases, b_slots, b_channels),
+        (precision(input.dtype, tf32), TRITON_DTYPES[acc]),
+    )
 
 
 def conv_transpose2d_small_bwd(

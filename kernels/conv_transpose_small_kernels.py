@@ -21,19 +21,19 @@ def offset(i, stride):
 
 
 @triton.jit
-def small_fwd_kernel(
-    p_x, p_w, p_bias, p_out,
-    channels: tl.int32, outs: tl.int32, height: tl.int32, width: tl.int32, out_height: tl.int32, out_width: tl.int32,
-    slots_w: tl.int32, tiles: tl.int32,
+def small_outputs(
+    p_x, p_w, p_bias,
+    channels, outs, height, width, out_height, out_width, slots_w, tiles,
     stride_xn, stride_xc, stride_xh, stride_xw,
     stride_wi, stride_wo, stride_wh, stride_ww,
-    stride_n, stride_c, stride_h, stride_w, slope: tl.float64,
     K_H: tl.constexpr, K_W: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr, P_H: tl.constexpr, P_W: tl.constexpr,
     B_OUT: tl.constexpr, B_H: tl.constexpr, B_W: tl.constexpr, B_P: tl.constexpr, B_K: tl.constexpr,
-    ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """B_OUT output channels of B_H x B_W phases in B_P slots of an image: the sum over taps of the products
-    [output channels x phases, input channels] x [input channels, slots]."""
+    [output channels x phases, input channels] x [input channels, slots], and the bias. Returned are the image, the
+    values before the activation as [output channels x rows of phases, slots x columns of phases], their channels, rows
+    and columns, and which there are."""
     i_image = (tl.program_id(0) // tiles).to(tl.int64)
     i_slot = tl.program_id(0) % tiles * B_P + tl.arange(0, B_P)
     j_h = i_slot // slots_w + P_H // S_H
@@ -76,14 +76,38 @@ def small_fwd_kernel(
     r_h = first_h + tl.arange(0, B_OUT * B_H) % B_H
     if p_bias is not None:
         y += load(p_bias, i_out, i_out < outs, ACC)[:, None]
-    y = activate(y, scalar(slope, ACC), ACTIVATION)
     i_slot = tl.program_id(0) % tiles * B_P + tl.arange(0, B_P * B_W) // B_W
     r_w = first_w + tl.arange(0, B_P * B_W) % B_W
     out_h = ((i_slot // slots_w + P_H // S_H) * S_H)[None, :] + (r_h - P_H)[:, None]
     out_w = (i_slot % slots_w + P_W // S_W) * S_W + (r_w - P_W)
     m = ((i_out < outs) & (r_h < S_H))[:, None] & ((r_w < S_W) & (out_w >= 0) & (out_w < out_width))[None, :]
-    o = offset(i_out, stride_c)[:, None] + offset(out_h, stride_h) + offset(out_w, stride_w)[None, :]
-    store(p_out + i_image * stride_n, o, y, m & (out_h >= 0) & (out_h < out_height))
+    return i_image, y, i_out[:, None], out_h, out_w[None, :], m & (out_h >= 0) & (out_h < out_height)
+
+
+@triton.jit
+def output_offsets(i_out, out_h, out_w, stride_c, stride_h, stride_w):
+    return offset(i_out, stride_c) + offset(out_h, stride_h) + offset(out_w, stride_w)
+
+
+@triton.jit
+def small_fwd_kernel(
+    p_x, p_w, p_bias, p_out,
+    channels: tl.int32, outs: tl.int32, height: tl.int32, width: tl.int32, out_height: tl.int32, out_width: tl.int32,
+    slots_w: tl.int32, tiles: tl.int32,
+    stride_xn, stride_xc, stride_xh, stride_xw,
+    stride_wi, stride_wo, stride_wh, stride_ww,
+    stride_n, stride_c, stride_h, stride_w, slope: tl.float64,
+    K_H: tl.constexpr, K_W: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr, P_H: tl.constexpr, P_W: tl.constexpr,
+    B_OUT: tl.constexpr, B_H: tl.constexpr, B_W: tl.constexpr, B_P: tl.constexpr, B_K: tl.constexpr,
+    ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    i_image, y, i_out, out_h, out_w, m = small_outputs(
+        p_x, p_w, p_bias, channels, outs, height, width, out_height, out_width, slots_w, tiles,
+        stride_xn, stride_xc, stride_xh, stride_xw, stride_wi, stride_wo, stride_wh, stride_ww,
+        K_H, K_W, S_H, S_W, P_H, P_W, B_OUT, B_H, B_W, B_P, B_K, PRECISION, ACC,
+    )  # fmt: skip
+    y = activate(y, scalar(slope, ACC), ACTIVATION)
+    store(p_out + i_image * stride_n, output_offsets(i_out, out_h, out_w, stride_c, stride_h, stride_w), y, m)
 
 
 @triton.jit

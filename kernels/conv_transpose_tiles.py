@@ -36,9 +36,12 @@ TMA_ARCHITECTURE = 90
 INDEX_LIMIT = 2**31
 
 
-def register_limit(tile: Tile, descriptors: bool, dtype: torch.dtype) -> int | None:
-    """What lets two programs of eight warps share a processor, where nothing spills for it."""
-    return 128 if tile.warps == 8 and descriptors and dtype.itemsize == 2 else None
+def register_limit(tile: Tile, descriptors: bool, dtype: torch.dtype, shared: bool = True) -> int | None:
+    """What lets two programs of eight warps share a processor, where nothing spills for it; else all that a thread may
+    have, since the assembler, left alone, may take few and spill."""
+    if tile.warps != 8 or not descriptors or dtype.itemsize != 2:
+        return None
+    return 128 if shared else 255
 
 
 def precision(dtype: torch.dtype, tf32: bool) -> str:

@@ -4,9 +4,12 @@ from pyaegpu import nn
 from pyaegpu._version import __version__
 from pyaegpu.backends import backend
 from pyaegpu.functional import (
+    batch_norm_act,
     contractive_penalty,
     conv_transpose1d,
     conv_transpose2d,
+    conv_transpose2d_loss,
+    conv_transpose2d_norm_act,
     conv_transpose3d,
     corrupt,
     explain,
@@ -23,9 +26,12 @@ from pyaegpu.info import info
 __all__ = [
     "__version__",
     "backend",
+    "batch_norm_act",
     "contractive_penalty",
     "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose2d_loss",
+    "conv_transpose2d_norm_act",
     "conv_transpose3d",
     "corrupt",
     "explain",

@@ -20,7 +20,10 @@ MEASURED: dict[tuple[str, tuple[int, int]], tuple[str, ...]] = {}
 
 
 # Families that a backend has no kernels of.
-_UNSERVED = {("corrupt", "cuda"): "it has no kernels of corrupt; triton has"}
+_UNSERVED = {
+    (family, "cuda"): f"it has no kernels of {family}; triton has"
+    for family in ("conv_transpose_loss", "corrupt", "norm_act")
+}
 
 
 class BackendError(RuntimeError):

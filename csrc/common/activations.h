@@ -61,4 +61,12 @@ PYAEGPU_HD A activation_gradient(A g, A out, A slope) {
   return g;
 }
 
+// The same from the activation's input. Its sign decides, so that leaky_relu's slope may be
+// negative.
+template <int64_t ACTIVATION, typename A>
+PYAEGPU_HD A gradient_before(A g, A in, A slope) {
+  constexpr bool kBySign = ACTIVATION == kRelu || ACTIVATION == kLeakyRelu;
+  return activation_gradient<ACTIVATION>(g, kBySign ? in : activate<ACTIVATION>(in, slope), slope);
+}
+
 }  // namespace pyaegpu

@@ -91,14 +91,16 @@ inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, S
       like, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), dtype);
 }
 
-// Images [N, C, H, W] of the dtype and device of `like`.
+// [N, C, *spatial] of the dtype and device of `like`; two or three spatial dimensions can be
+// channels last.
 inline Tensor new_images(const Tensor& like, const std::vector<int64_t>& shape,
                          bool channels_last) {
   using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(
-      torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), like.scalar_type(),
-      std::nullopt, like.device(), std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()),
+                              like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              !channels_last      ? MemoryFormat::Contiguous
+                              : shape.size() == 5 ? MemoryFormat::ChannelsLast3d
+                                                  : MemoryFormat::ChannelsLast);
 }
 
 inline std::vector<int64_t> shape_of(const Tensor& t, int64_t first = 0) {

@@ -1,36 +1,14 @@
 // Bias and activation after a convolution on the CPU. Schemas and autograd:
 // pyaegpu/ops/conv_transpose_graph.py.
 
-#include <optional>
 #include <tuple>
 
-#include "../common/activations.h"
+#include "activate.h"
+#include "channels.h"
 #include "tiles.h"
 
 namespace pyaegpu::cpu {
 namespace {
-
-using MaybeTensor = std::optional<Tensor>;
-
-// [N, C, *spatial] in memory: either runs of one channel each, or the channels of one pixel after
-// another.
-struct Channels {
-  int64_t total, count, run;
-
-  explicit Channels(const Tensor& t) : total(t.numel()), count(t.size(1)), run(1) {
-    for (int64_t d = 2; d < t.dim(); ++d) run *= t.size(d);
-    if (count > 1 && run > 1 && t.stride(1) == 1) run = 1;
-  }
-};
-
-// Where nothing is widened, a tile may be a whole block.
-template <typename T>
-constexpr int64_t kLongTile = std::is_same_v<T, Accumulator<T>> ? kBlock : kTile;
-
-template <int64_t ACTIVATION, typename A>
-PYAEGPU_CLONES static void activate_run(A* __restrict__ values, A slope, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) values[i] = activate<ACTIVATION>(values[i], slope);
-}
 
 template <int64_t ACTIVATION, typename A>
 PYAEGPU_CLONES static void activate_sum(A* __restrict__ values, const A* __restrict__ bias, A slope,
@@ -76,7 +54,7 @@ void activate_in_place(T* data, int64_t total, Accumulator<T> slope) {
         A buffer[kTile];
         A* values = target_of(data + i, buffer);
         if (values == buffer) widen(data + i, buffer, n);
-        activate_run<ACTIVATION>(values, slope, n);
+        activate_all<ACTIVATION>(values, slope, n);
         store(data + i, values, n);
       },
       kLongTile<T>);

@@ -10,20 +10,6 @@ namespace pyaegpu::cpu {
 namespace {
 
 using MaybeTensor = std::optional<Tensor>;
-using Sizes = std::vector<int64_t>;
-
-ConvTranspose call_of(const Tensor& input, const Tensor& weight, int64_t height, int64_t width,
-                      const Sizes& stride, const Sizes& padding, int64_t activation, double slope) {
-  return {images_of(input),
-          weight,
-          input.size(0),
-          weight.size(0),
-          weight.size(1),
-          axis_of(input, weight, height, 0, stride, padding),
-          axis_of(input, weight, width, 1, stride, padding),
-          activation,
-          slope};
-}
 
 Tensor conv_transpose2d_small_fwd(Tensor input, Tensor weight, MaybeTensor bias, Sizes stride,
                                   Sizes padding, Sizes output_padding, int64_t activation,
@@ -33,7 +19,11 @@ Tensor conv_transpose2d_small_fwd(Tensor input, Tensor weight, MaybeTensor bias,
   Tensor out = new_images(input, {input.size(0), weight.size(1), height, width}, channels_last);
   const ConvTranspose call =
       call_of(input, weight, height, width, stride, padding, activation, slope);
-  dispatch(input.scalar_type(), [&](auto zero) { Forward<decltype(zero)>(call, bias, out).run(); });
+  dispatch(input.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const Stored<T> stored(call, out);
+    Forward<T>(call, bias).run([&] { return stored; });
+  });
   return out;
 }
 

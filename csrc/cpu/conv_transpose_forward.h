@@ -2,6 +2,7 @@
 // result each output sums its taps from.
 #pragma once
 
+#include "activate.h"
 #include "strips.h"
 
 namespace pyaegpu::cpu {
@@ -25,20 +26,15 @@ PYAEGPU_CLONES static void sum_taps(const A* const* taps, const Bits* const* mas
   }
 }
 
-template <int64_t ACTIVATION, typename A>
-PYAEGPU_CLONES static void activate_all(A* __restrict__ values, A slope, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) values[i] = activate<ACTIVATION>(values[i], slope);
-}
-
+// The sums of taps, row by row; what becomes of the rows is the caller's.
 template <typename T>
 class Forward {
  public:
   using A = Accumulator<T>;
   using Bits = typename FloatTraits<A>::Bits;
 
-  Forward(const ConvTranspose& call, const std::optional<Tensor>& bias, const Tensor& out)
+  Forward(const ConvTranspose& call, const std::optional<Tensor>& bias)
       : call_(call),
-        out_(out),
         strips_(call, (call.taps() + 1) * sizeof(A)),
         weight_(weight_matrix<T, A>(call.weight)),
         bias_(call.channels_out, A(0)) {
@@ -58,10 +54,20 @@ class Forward {
     }
   }
 
-  void run() const {
+  const Strips& strips() const { return strips_; }
+
+  // Every thread has a `make()` of its own; of each strip it gets row(strip, row, lines), one line
+  // for each channel, whose last elements are beyond the row, and then end(strip, index).
+  template <typename Make>
+  void run(const Make& make) const {
     strips_.run(strips_.count, [&](int64_t first, int64_t last) {
       Work work(*this);
-      for (int64_t i = first; i < last; ++i) run_strip(Strip(call_, strips_, i), work);
+      auto rows = make();
+      for (int64_t i = first; i < last; ++i) {
+        const Strip strip(call_, strips_, i);
+        run_strip(strip, work, rows);
+        rows.end(strip, i);
+      }
     });
   }
 
@@ -84,7 +90,8 @@ class Forward {
   int64_t row_size() const { return call_.channels_out * call_.phases() * run_; }
   A* products_of(const Work& work) const { return work.products.data() + call_.phase_taps(); }
 
-  void run_strip(const Strip& strip, Work& work) const {
+  template <typename Rows>
+  void run_strip(const Strip& strip, Work& work, Rows& rows) const {
     if (strip.first_output >= strip.end_output) return;
     const int first = std::max(0, call_.rows.first_input(strip.first_output));
     const int end = std::min(call_.rows.meeting(strip.end_output - 1).input + 1, call_.rows.inputs);
@@ -95,7 +102,7 @@ class Forward {
           sum_phase(row, channel, phase, first, work);
         }
       }
-      store_row(strip.image, row, work);
+      rows.row(strip, row, lines_of(work));
     }
   }
 
@@ -135,29 +142,47 @@ class Forward {
              work.phases.data() + (channel * call_.phases() + phase) * run_, run_);
   }
 
-  void store_row(int64_t image, int row, const Work& work) const {
-    const int64_t width = call_.columns.outputs, channels = call_.channels_out;
+  Lanes<A> lines_of(const Work& work) const {
     const int64_t line = call_.phases() * run_;
-    dispatch_activation(call_.activation, [&](auto activation) {
-      activate_all<decltype(activation)::value>(work.phases.data(), A(call_.slope), row_size());
-    });
-    for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t c = 0; c < call_.channels_out; ++c) {
       interleave(work.phases.data() + c * line, run_, call_.phases(), work.lines.data() + c * line,
                  run_);
     }
-    T* to = out_.at(image, row * width);
-    if (!out_.images.in_planes()) return interleave(work.lines.data(), line, channels, to, width);
-    for (int64_t c = 0; c < channels; ++c) {
-      narrow(work.lines.data() + c * line, to + c * out_.images.channel, width);
-    }
+    return {work.lines.data(), line};
   }
 
   const ConvTranspose& call_;
-  Written<T> out_;
   Strips strips_;
   std::vector<A> weight_, bias_;
   std::vector<Bits> masks_;       // for each delay of a run, the outputs whose input exists
   int64_t run_, reach_, stride_;  // outputs of a phase; inputs before the first; a product's row
+};
+
+// Activates the rows and writes them.
+template <typename T>
+class Stored {
+ public:
+  using A = Accumulator<T>;
+
+  Stored(const ConvTranspose& call, const Tensor& out) : call_(call), out_(out) {}
+
+  void row(const Strip& strip, int row, const Lanes<A>& lines) const {
+    const int64_t width = call_.columns.outputs, channels = call_.channels_out;
+    dispatch_activation(call_.activation, [&](auto activation) {
+      activate_all<decltype(activation)::value>(lines.data, A(call_.slope), channels * lines.row);
+    });
+    T* to = out_.at(strip.image, row * width);
+    if (!out_.images.in_planes()) return interleave(lines.data, lines.row, channels, to, width);
+    for (int64_t c = 0; c < channels; ++c) {
+      narrow(lines.data + c * lines.row, to + c * out_.images.channel, width);
+    }
+  }
+
+  void end(const Strip&, int64_t) const {}
+
+ private:
+  const ConvTranspose& call_;
+  Written<T> out_;
 };
 
 }  // namespace pyaegpu::cpu

@@ -26,6 +26,22 @@ struct ConvTranspose {
   int64_t phase_taps() const { return ceil_div(columns.kernel, columns.stride); }
 };
 
+using Sizes = std::vector<int64_t>;
+
+inline ConvTranspose call_of(const Tensor& input, const Tensor& weight, int64_t height,
+                             int64_t width, const Sizes& stride, const Sizes& padding,
+                             int64_t activation, double slope) {
+  return {images_of(input),
+          weight,
+          input.size(0),
+          weight.size(0),
+          weight.size(1),
+          axis_of(input, weight, height, 0, stride, padding),
+          axis_of(input, weight, width, 1, stride, padding),
+          activation,
+          slope};
+}
+
 // [Cin, Cout * KH * KW] in the accumulator type.
 template <typename T, typename A>
 std::vector<A> weight_matrix(const Tensor& weight) {

@@ -11,6 +11,9 @@ namespace pyaegpu::cpu {
 
 constexpr int64_t kTile = 512;
 constexpr int64_t kBlock = 16384;
+// Where nothing is widened, a tile may be a whole block.
+template <typename T>
+constexpr int64_t kLongTile = std::is_same_v<T, Accumulator<T>> ? kBlock : kTile;
 // Below this many elements a second thread costs more than it saves.
 constexpr int64_t kGrain = 32768;
 

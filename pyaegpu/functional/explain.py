@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyaegpu import backends
-from pyaegpu.functional import conv_transpose, penalties
+from pyaegpu.functional import conv_transpose, conv_transpose_loss, conv_transpose_norm, norm_act, penalties
 from pyaegpu.ops import corrupt, reparameterize, vae_loss
 
 _OPS = {
@@ -21,6 +21,10 @@ _OPS = {
 _BY_CALL = {
     name: conv_transpose.explain
     for name in ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "upsample_conv2d")
+} | {
+    "batch_norm_act": norm_act.explain,
+    "conv_transpose2d_loss": conv_transpose_loss.explain,
+    "conv_transpose2d_norm_act": conv_transpose_norm.explain,
 }
 _FAMILIES: dict[str, Any] = {name: family for family, names in _OPS.items() for name in names}
 

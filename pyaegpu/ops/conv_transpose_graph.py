@@ -5,13 +5,14 @@ The ops are 2-D, of one group and dilation 1; what they do not serve is left to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyaegpu.ops import library
+from pyaegpu.ops.norm_act_graph import new_statistics
 from pyaegpu.reference.activations import NONE, gradient
 
 FAMILY = "conv_transpose"
@@ -20,6 +21,11 @@ _FORWARD = (
     "(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, int[2] output_padding, "
     "int activation, float slope, bool tf32, bool channels_last) -> Tensor"
 )
+_NORM_FORWARD = (
+    "(Tensor input, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, int[2] stride, "
+    "int[2] padding, int[2] output_padding, float eps, int activation, float slope, bool tf32, bool channels_last) "
+    "-> (Tensor out, Tensor y, Tensor mean, Tensor invstd, Tensor var)"
+)
 _SCHEMAS = {
     "conv_transpose2d_small_fwd": _FORWARD,
     "conv_transpose2d_small_bwd": "(Tensor g, Tensor input, Tensor weight, Tensor? out, int[2] stride, int[2] padding, "
@@ -27,19 +33,31 @@ _SCHEMAS = {
     "-> (Tensor d_input, Tensor d_weight, Tensor d_bias)",
     "conv_transpose2d_phases_fwd": _FORWARD,
     "conv_transpose2d_matmul_fwd": _FORWARD,
+    "conv_transpose2d_phases_norm_fwd": _NORM_FORWARD,
+    "conv_transpose2d_matmul_norm_fwd": _NORM_FORWARD,
     "bias_act_": "(Tensor(a!) y, Tensor? bias, int activation, float slope) -> ()",
     "bias_act_bwd": "(Tensor g, Tensor out, bool need_bias, int activation, float slope) "
     "-> (Tensor d_y, Tensor d_bias)",
 }
-_TRITON_ONLY = ("conv_transpose2d_phases_fwd", "conv_transpose2d_matmul_fwd")
+_PRODUCTS = ("conv_transpose2d_phases_fwd", "conv_transpose2d_matmul_fwd")
+_NORM_PRODUCTS = ("conv_transpose2d_phases_norm_fwd", "conv_transpose2d_matmul_norm_fwd")
 
 
 def output_size(
-    input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], output_padding: Sequence[int]
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
 ) -> list[int]:
-    """Height and width of the result; the sizes of a transposed convolution of dilation 1."""
+    """Height and width of the result."""
     return [
-        (input.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[2 + i] + output_padding[i]
+        (input.shape[2 + i] - 1) * stride[i]
+        - 2 * padding[i]
+        + dilation[i] * (weight.shape[2 + i] - 1)
+        + output_padding[i]
+        + 1
         for i in range(2)
     ]
 
@@ -71,6 +89,18 @@ def _fake_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any
     stride, padding, output_padding, *_, channels_last = rest
     size = output_size(input, weight, stride, padding, output_padding)
     return _empty((input.shape[0], weight.shape[1], *size), input, channels_last)
+
+
+def _fake_norm_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    y = _fake_forward(input, weight, bias, *rest)
+    return torch.empty_like(y), y, *new_statistics(y)
 
 
 def _fake_small_bwd(g: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,6 +143,36 @@ def _stock_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     return *grads, g.sum((0, 2, 3)) if need_bias else None, *(None,) * 7
 
 
+def norm_backward(
+    batch_norm_act_bwd: Callable[..., Any], g: Tensor, saved: tuple[Any, ...], args: Any, needed: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """The gradients at input, weight, bias, norm_weight and norm_bias.
+
+    The batch's mean takes the bias away again: its gradient is 0, and NaN where others are.
+    """
+    input, weight, y, norm_weight, norm_bias, mean, invstd = saved
+    stride, padding, output_padding, _, activation, slope, _, channels_last = args
+    d_y, d_norm_weight, d_norm_bias = batch_norm_act_bwd(
+        g, y, norm_weight, norm_bias, mean, invstd, True, activation, slope, channels_last,
+        any(needed[:2]), any(needed[2:]),
+    )  # fmt: skip
+    d_input, d_weight = stock_backward(d_y, input, weight, stride, padding, output_padding, needed[:2])
+    d_bias = d_norm_bias.to(y.dtype) * 0.0 if needed[2] else None
+    return d_input, d_weight, d_bias, d_norm_weight if needed[3] else None, d_norm_bias if needed[4] else None
+
+
+def _setup_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    input, weight, _, norm_weight, norm_bias, *ctx.args = inputs
+    _, y, mean, invstd, var = output
+    ctx.mark_non_differentiable(y, mean, invstd, var)
+    ctx.save_for_backward(input, weight, y, norm_weight, norm_bias, mean, invstd)
+
+
+def _norm_backward(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+    op = torch.ops.pyaegpu.batch_norm_act_bwd
+    return *norm_backward(op, g, ctx.saved_tensors, ctx.args, ctx.needs_input_grad[:5]), *(None,) * 8
+
+
 library.define(
     FAMILY,
     _SCHEMAS,
@@ -121,13 +181,17 @@ library.define(
         "conv_transpose2d_small_bwd": _fake_small_bwd,
         "conv_transpose2d_phases_fwd": _fake_forward,
         "conv_transpose2d_matmul_fwd": _fake_forward,
+        "conv_transpose2d_phases_norm_fwd": _fake_norm_forward,
+        "conv_transpose2d_matmul_norm_fwd": _fake_norm_forward,
         "bias_act_": _fake_bias_act,
         "bias_act_bwd": _fake_bias_act_bwd,
     },
-    triton_only=_TRITON_ONLY,
+    triton_only=_PRODUCTS + _NORM_PRODUCTS,
 )
 library.register_autograd("conv_transpose2d_small_fwd", _small_backward, _setup)
-for _op in _TRITON_ONLY:
+for _op in _PRODUCTS:
     library.register_autograd(_op, _stock_backward, _setup)
+for _op in _NORM_PRODUCTS:
+    library.register_autograd(_op, _norm_backward, _setup_norm)
 library.refuse_autograd("conv_transpose2d_small_bwd")
 library.refuse_autograd("bias_act_bwd")

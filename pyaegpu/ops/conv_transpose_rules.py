@@ -67,23 +67,23 @@ def _few_channels(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
     if weight.shape[1] > _SMALL_CHANNELS or max(weight.shape[2:]) > 9:
         return False
     # Below so many products a call's fixed cost decides, and stock's is less.
-    return _reaches(_pixels(input) * weight.numel(), 200_000)
+    return reaches(_pixels(input) * weight.numel(), 200_000)
 
 
 def _costly_activation(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
     # Stock PyTorch's relu is as fast as memory; in a graph Inductor fuses it.
     if args.activation in (NONE, RELU) or is_traced():
         return False
-    return _reaches(_pixels(input) * math.prod(args.stride) * weight.shape[1] * args.groups, 2**16)
+    return reaches(_pixels(input) * math.prod(args.stride) * weight.shape[1] * args.groups, 2**16)
 
 
-def _reaches(size: int, bound: int) -> bool:
+def reaches(size: int, bound: int) -> bool:
     """Whether ``size`` is at least ``bound``. Of a symbolic size, whether it may be: a comparison would bind the graph
     to sizes on one side, and an export with a dynamic batch would fail."""
     return not statically_known_true(size < bound) if torch.compiler.is_compiling() else size >= bound
 
 
-def _exceeds(size: int, bound: int) -> bool:
+def exceeds(size: int, bound: int) -> bool:
     """Whether ``size`` is above ``bound``; of a symbolic size, whether it must be."""
     return statically_known_true(size > bound) if torch.compiler.is_compiling() else size > bound
 
@@ -123,7 +123,7 @@ def folds(input: Tensor, weight: Tensor) -> bool:
 def _outweighs_folding(input: Tensor, weight: Tensor) -> bool:
     """Whether the convolution is large enough, beside folding its weight; measured on a CPU."""
     pixels = _pixels(input)
-    return _reaches(pixels, 2**10) and _reaches(pixels * weight.shape[0] * weight.shape[1], 2**20)
+    return reaches(pixels, 2**10) and reaches(pixels * weight.shape[0] * weight.shape[1], 2**20)
 
 
 def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> str | None:
@@ -146,7 +146,7 @@ def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, 
         return "it counts in 32 bits within an image"
     if algorithm == SMALL and weight.shape[1] > _SMALL_CHANNELS:
         return f"its kernels take 1 to {_SMALL_CHANNELS} output channels, not {weight.shape[1]}"
-    if algorithm in (MATMUL, PHASES) and _exceeds(input.shape[0] * _plane(input, weight, args), _INDEX_LIMIT):
+    if algorithm in (MATMUL, PHASES) and exceeds(input.shape[0] * _plane(input, weight, args), _INDEX_LIMIT):
         return f"it counts pixels in 32 bits: fewer than {_INDEX_LIMIT}"
     if algorithm == MATMUL and not _is_matmul(input, weight, args):
         return "it takes a kernel as large as its stride, or one pixel of input"
@@ -196,7 +196,7 @@ def _is_vast(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
     if max(*args.stride, *args.padding, *weight.shape[2:]) > _STEP_LIMIT:
         return True
     planes = (_plane(input, weight, args), input.shape[2] * input.shape[3])
-    return any(_exceeds(pixels * weight.numel() // weight.shape[0], _INDEX_LIMIT) for pixels in planes)
+    return any(exceeds(pixels * weight.numel() // weight.shape[0], _INDEX_LIMIT) for pixels in planes)
 
 
 def is_traced() -> bool:

@@ -26,12 +26,12 @@ def dense(tensor: Tensor, rows: bool) -> Tensor:
 
 
 def suggests_channels_last(tensor: Tensor) -> bool:
-    """Whether stock PyTorch's convolutions take a 4-D tensor as channels_last, of any gaps (its
-    ``suggest_memory_format``)."""
+    """Whether stock PyTorch's convolutions take a 4-D tensor as channels_last, or a 5-D one as channels_last_3d, of any
+    gaps (its ``suggest_memory_format``)."""
     least, strides, shape = 0, tensor.stride(), tensor.shape
     if strides[1] == 0:
         return False
-    for dim in (1, 3, 2, 0):
+    for dim in (1, *reversed(range(2, tensor.dim())), 0):
         if shape[dim] == 0 or strides[dim] < least or (dim == 0 and least == strides[1]):
             return False
         least = strides[dim] * (shape[dim] if shape[dim] > 1 else 1)

@@ -16,7 +16,9 @@ from typing import Any
 from unittest import mock
 
 import aot_calls_conv_transpose
+import aot_calls_conv_transpose_loss
 import aot_calls_conv_transpose_small
+import aot_calls_norm_act
 import aot_calls_sampling
 import aot_calls_vae_loss
 import triton
@@ -30,7 +32,14 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 ARCHITECTURES = (80, 90, 100)
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}
 PROCESSORS = 132
-FAMILIES = (aot_calls_vae_loss, aot_calls_sampling, aot_calls_conv_transpose, aot_calls_conv_transpose_small)
+FAMILIES = (
+    aot_calls_vae_loss,
+    aot_calls_sampling,
+    aot_calls_conv_transpose,
+    aot_calls_conv_transpose_small,
+    aot_calls_conv_transpose_loss,
+    aot_calls_norm_act,
+)
 
 
 @dataclass

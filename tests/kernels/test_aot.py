@@ -8,7 +8,8 @@ import aot
 import aot_calls
 import aot_calls_conv_transpose
 import pytest
-from pyaegpu.kernels import corrupt, reparameterize
+import torch
+from pyaegpu.kernels import corrupt, norm_act, reparameterize
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
@@ -88,6 +89,22 @@ def test_seeds_offsets_and_batch_sizes_do_not_recompile(name):
     assert all(len(found) == 1 for found in specializations.values()), specializations
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_batch_sizes_do_not_recompile_a_norm(channels_last):
+    found = set()
+    for batch in (128, 37, 1):
+        x = aot_calls.meta((batch, 64, 8, 8), torch.float32)
+        launches = []
+        with aot.recording("", launches):
+            _, mean, invstd, _ = norm_act.batch_norm_act_fwd(
+                x, None, None, None, None, True, 1e-5, 1, 0.0, channels_last
+            )
+            norm_act.batch_norm_act_bwd(x, x, None, None, mean, invstd, True, 1, 0.0, channels_last, True, True)
+        assert len(launches) == 6
+        found.add(tuple(aot.specialization(launch, 90) for launch in launches))
+    assert len(found) == 1, found
+
+
 def test_the_copy_engine_reads_what_it_can():
     """From sm_90 on; channels of 200 bytes it cannot."""
     for arch in aot.ARCHITECTURES:
@@ -99,4 +116,5 @@ def test_the_copy_engine_reads_what_it_can():
         wide = {label for label, found in by_descriptor.items() if found}
         narrow = {"dcgan 1", "unaligned", "unaligned contiguous"}
         narrow |= {f"{label} contiguous" for label in aot_calls_conv_transpose.MATMULS}
+        narrow |= {f"{label} moments" for label in narrow}
         assert wide == (by_descriptor.keys() - narrow if arch >= 90 else set())

@@ -1,0 +1,19 @@
+"""Modules over the public functions; parameter and buffer names equal torch.nn's."""
+
+from pyaegpu.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, UpsampleConv2d
+from pyaegpu.nn.norm_act import BatchNormAct2d, ConvTransposeNormAct2d
+from pyaegpu.nn.sampling import Corrupt, Reparameterize
+from pyaegpu.nn.vae_loss import ReconstructionLoss, VAELoss
+
+__all__ = [
+    "BatchNormAct2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "ConvTransposeNormAct2d",
+    "Corrupt",
+    "ReconstructionLoss",
+    "Reparameterize",
+    "UpsampleConv2d",
+    "VAELoss",
+]

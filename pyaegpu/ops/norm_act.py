@@ -1,0 +1,170 @@
+"""Batch normalisation with its activation as an autograd op: the choice of backend and the derivatives in eager.
+
+Only the input is saved for the backward: the activation's derivative is computed from it again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from pyaegpu import backends
+from pyaegpu.ops import library
+from pyaegpu.ops.eager import differentiable, differentiate, route_of
+from pyaegpu.ops.layout import suggests_channels_last
+from pyaegpu.ops.norm_act_graph import FAMILY
+from pyaegpu.reference import norm_act as reference
+
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# Below so many elements a call's fixed cost decides on a CPU, and stock PyTorch's is less; by what was measured.
+_CPU_LEAST = 2**13
+
+
+class NormArgs(NamedTuple):
+    """The numbers of a batch normalisation and its activation."""
+
+    training: bool
+    momentum: float
+    eps: float
+    activation: int
+    slope: float
+
+
+class Running(NamedTuple):
+    """The running statistics, which training updates."""
+
+    mean: Tensor | None
+    var: Tensor | None
+
+
+def batch_norm_act(
+    input: Tensor, running: Running, weight: Tensor | None, bias: Tensor | None, args: NormArgs
+) -> Tensor:
+    """Batch normalisation of [N, C, *spatial], then the activation."""
+    refuse_one_value(input.shape, args.training)
+    route = None
+    if refusal(input, running, weight, bias) is None and not _is_small(input):
+        route = route_of(FAMILY, input.device)
+    if route is None:
+        return reference.batch_norm_act(input, running.mean, running.var, weight, bias, *args)
+    fixed = Running(None, None) if args.training else running
+    numbers = (args.training, args.eps, args.activation, args.slope, takes_channels_last(input))
+    if route == "graph":
+        out, mean, _, var = torch.ops.pyaegpu.batch_norm_act_fwd(input, weight, bias, *fixed, *numbers)
+    else:
+        call = (library.implementation(FAMILY, route), args, *fixed, numbers)
+        out, mean, var = _BatchNormAct.apply(input, weight, bias, call)
+    if args.training:
+        update(running, mean, var, args.momentum)
+    return out  # type: ignore[no-any-return]
+
+
+def refuse_one_value(shape: torch.Size, training: bool) -> None:
+    """Raise as torch.nn.functional does where a channel has one value, which has no variance.
+
+    Raises:
+        ValueError: in training, for such a shape.
+    """
+    if training and _is_true(math.prod(shape) == shape[1]):  # Size.numel() would bind a graph to its sizes
+        raise ValueError(f"input must have more than 1 value per channel when training, got input size {shape}")
+
+
+def refusal(input: Tensor, running: Running, weight: Tensor | None, bias: Tensor | None) -> str | None:
+    """Why no kernel of ours can run a call, or None; calls that stock PyTorch refuses are among them."""
+    given = [t for t in (*running, weight, bias) if t is not None]
+    if input.dtype not in _DTYPES:
+        return f"its kernels do not take {input.dtype}"
+    if not 2 <= input.dim() <= 5:
+        return "its kernels take two to five dimensions"
+    if _is_true(input.numel() == 0):
+        return "nothing to compute"
+    if any(t.dim() != 1 or t.shape != input.shape[1:2] or t.device != input.device for t in given):
+        return "the parameters do not fit"
+    if any(t is not None and t.requires_grad for t in running):
+        return "running statistics have no gradient"
+    half = input.dtype.itemsize == 2
+    kinds = {t.dtype for t in given}
+    if kinds - {input.dtype} and not (half and kinds == {torch.float32}):
+        return "the dtypes of the parameters do not fit"
+    return None
+
+
+def takes_channels_last(input: Tensor) -> bool:
+    """Whether the result is channels_last, as stock PyTorch's is."""
+    if input.dim() not in (4, 5):
+        return False
+    order = torch.channels_last if input.dim() == 4 else torch.channels_last_3d
+    # Of sizes of one stock's batch norm ignores the strides.
+    return suggests_channels_last(input) or (not input.is_contiguous() and input.is_contiguous(memory_format=order))
+
+
+def update(running: Running, mean: Tensor, var: Tensor, momentum: float) -> None:
+    """Move the running statistics towards those of a batch, in place; neither is differentiated."""
+    for kept, new in zip(running, (mean, var), strict=True):
+        if kept is not None:
+            kept.lerp_(new if new.dtype == kept.dtype else new.to(kept.dtype), momentum)
+
+
+def explain(
+    op: str, input: Tensor, running: Running, weight: Tensor | None, bias: Tensor | None
+) -> backends.Explanation:
+    """The backend and algorithm of a call, and why each other backend does not serve it."""
+    reason = refusal(input, running, weight, bias)
+    if reason is None and _is_small(input):
+        reason = f"below {_CPU_LEAST} elements stock PyTorch is as fast, by what was measured on a CPU"
+    if reason is None:
+        algorithm = "statistics by tiles, then normalisation and activation in one pass; backward in two passes"
+        return backends.explain(FAMILY, op, input.device, algorithm)
+    others = backends.refusals(FAMILY, input.device, "reference")
+    chosen = backends.choose(FAMILY, input.device)
+    if chosen != "reference":
+        others[chosen] = reason
+    return backends.Explanation(op, "reference", "stock PyTorch functions", others)
+
+
+def _is_small(input: Tensor) -> bool:
+    return input.device.type == "cpu" and backends.selected() == "auto" and _is_true(input.numel() < _CPU_LEAST)
+
+
+def _is_true(condition: Any) -> bool:
+    """Of symbolic sizes, whether it must be: a comparison would bind a graph to sizes on one side."""
+    return statically_known_true(condition) if torch.compiler.is_compiling() else bool(condition)
+
+
+class _BatchNormAct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        call: tuple[Any, NormArgs, Tensor | None, Tensor | None, tuple[Any, ...]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        impl, _, *fixed, numbers = call
+        out, mean, invstd, var = impl.batch_norm_act_fwd(input, weight, bias, *fixed, *numbers)
+        ctx.save_for_backward(input, weight, bias, mean, invstd)
+        ctx.mark_non_differentiable(mean, var)
+        ctx.call = call
+        return out, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, bias, mean, invstd = ctx.saved_tensors
+        impl, args, running_mean, running_var, numbers = ctx.call
+        needed = ctx.needs_input_grad[:3]
+        if differentiable((), g):
+
+            def formula(*inputs: Any) -> tuple[Tensor]:
+                x, *params = inputs
+                return (reference.batch_norm_act(x, running_mean, running_var, *params, *args),)
+
+            return *differentiate(formula, (input, weight, bias), needed, (g,)), None
+        training, _, *rest = numbers
+        grads = impl.batch_norm_act_bwd(
+            g, input, weight, bias, mean, invstd, training, *rest, needed[0], any(needed[1:])
+        )
+        return *(d if need else None for d, need in zip(grads, needed, strict=True)), None
