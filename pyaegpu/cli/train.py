@@ -71,6 +71,8 @@ def _add_model(models: Any, name: str) -> None:
     for size, (kind, metavar, text) in (_SHARED_SIZES | _WIDTHS[name]).items():
         option = f"--{size.replace('_', '-')}"
         parser.add_argument(option, type=kind, metavar=metavar, help=f"{text}; default: {_defaults_text(size)}")
+    if name == "conv_vae":
+        parser.add_argument("--batch-norm", action="store_true", help="batch normalisation after the convolutions")
     parser.add_argument(
         "--beta",
         type=real(0, inclusive=True),

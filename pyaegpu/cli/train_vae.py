@@ -46,7 +46,7 @@ def run_vae(arguments: argparse.Namespace) -> None:
     require(_PACKAGES | ({"sklearn": "scikit-learn"} if arguments.data == "digits" else {}))
     device = pick_device(arguments.device)
     if not arguments.stock:
-        for op in _OPS:
+        for op in (*_OPS, "norm_act") if getattr(arguments, "batch_norm", False) else _OPS:
             backends.choose(op, device)  # a backend that cannot serve is told before the training starts
     report = Report(arguments)
     dataset = load_dataset(arguments, report.reading)
@@ -84,6 +84,7 @@ def _config(arguments: argparse.Namespace, dataset: data.Dataset) -> dict[str, A
         sizes |= {"input_dim": dataset.train.images[0].numel(), "hidden": arguments.hidden}
     else:
         sizes |= {"image_shape": shape, "channels": list(arguments.channels)}
+        sizes |= {"batch_norm": True} if arguments.batch_norm else {}
     names = ("epochs", "batch_size", "lr", "beta", "kind", "seed", "stock", "dtype", "limit")
     return {
         "model": {"name": arguments.model, "kwargs": sizes},

@@ -7,11 +7,12 @@ from torch import nn
 
 from pyaegpu.models.base import BaseVAE
 from pyaegpu.models.conv_vae import ConvVAE
+from pyaegpu.models.dcgan import DCGAN
 from pyaegpu.models.vae import VAE
 
-__all__ = ["VAE", "BaseVAE", "ConvVAE", "available", "create"]
+__all__ = ["DCGAN", "VAE", "BaseVAE", "ConvVAE", "available", "create"]
 
-_MODELS: dict[str, Callable[..., nn.Module]] = {"conv_vae": ConvVAE, "vae": VAE}
+_MODELS: dict[str, Callable[..., nn.Module]] = {"conv_vae": ConvVAE, "dcgan": DCGAN, "vae": VAE}
 
 
 def available() -> list[str]:

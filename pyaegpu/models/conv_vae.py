@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from pyaegpu.models.base import BaseVAE, check_sizes
-from pyaegpu.nn import ConvTranspose2d
+from pyaegpu.models.layers import conv_norm, conv_transpose_act, conv_transpose_norm
 
 _CONV: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
 
@@ -17,8 +17,9 @@ class ConvVAE(BaseVAE):
 
     Encoder: for each of `channels` a 3x3 convolution of stride 2 and padding 1 with ReLU, which halves height and width
     (rounding up), then one linear layer to (mu, logvar) of width latent. Decoder: a linear layer with ReLU, then the
-    same sizes in reverse through 3x3 transposed convolutions of stride 2, ReLU between them. `output` and
-    `fused` are those of `BaseVAE`. Bad sizes or output: ValueError.
+    same sizes in reverse through 3x3 transposed convolutions of stride 2, ReLU between them. `batch_norm` puts batch
+    normalisation between each convolution and its ReLU, in place of the bias. `output` and `fused` are those of
+    `BaseVAE`. Bad sizes or output: ValueError.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class ConvVAE(BaseVAE):
         latent: int = 20,
         output: str = "logits",
         fused: bool = True,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__(latent, output, fused)
         if len(image_shape) != 3:
@@ -41,9 +43,12 @@ class ConvVAE(BaseVAE):
         sizes = _halvings((self.image_shape[1], self.image_shape[2]), len(self.channels))
         code = (widths[-1], *sizes[-1])
         features = code[0] * code[1] * code[2]
-        self.encoder = nn.Sequential(*_down(widths), nn.Flatten(), nn.Linear(features, 2 * latent))
+        self.encoder = nn.Sequential(*_down(widths, batch_norm, fused), nn.Flatten(), nn.Linear(features, 2 * latent))
         self.decoder = nn.Sequential(
-            nn.Linear(latent, features), nn.ReLU(), nn.Unflatten(1, code), *_up(widths[::-1], sizes[::-1], fused)
+            nn.Linear(latent, features),
+            nn.ReLU(),
+            nn.Unflatten(1, code),
+            *_up(widths[::-1], sizes[::-1], batch_norm, fused),
         )
 
 
@@ -56,23 +61,24 @@ def _halvings(size: tuple[int, int], levels: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _down(widths: Sequence[int]) -> list[nn.Module]:
-    return [layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, **_CONV), nn.ReLU())]
-
-
-def _up(widths: Sequence[int], sizes: Sequence[tuple[int, int]], fused: bool) -> list[nn.Module]:
-    """n rows become 2n - 1, and one more by output padding where the image had an even number of them."""
+def _down(widths: Sequence[int], batch_norm: bool, fused: bool) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for (a, b), (height, width) in zip(pairwise(widths), sizes[1:], strict=True):
-        missing = ((height + 1) % 2, (width + 1) % 2)
-        layers += _layer(a, b, missing, len(layers) < 2 * (len(widths) - 2), fused)
+    for a, b in pairwise(widths):
+        if batch_norm:
+            layers.append(conv_norm(a, b, "relu", fused, bias=False, **_CONV))
+        else:
+            layers += [nn.Conv2d(a, b, **_CONV), nn.ReLU()]
     return layers
 
 
-def _layer(a: int, b: int, missing: tuple[int, int], activated: bool, fused: bool) -> list[nn.Module]:
-    """A transposed convolution and its ReLU; fused, an identity keeps the names of the parameters."""
-    if fused:
-        layer = ConvTranspose2d(a, b, output_padding=missing, activation="relu" if activated else None, **_CONV)
-        return [layer, nn.Identity()] if activated else [layer]
-    stock = nn.ConvTranspose2d(a, b, output_padding=missing, **_CONV)
-    return [stock, nn.ReLU()] if activated else [stock]
+def _up(widths: Sequence[int], sizes: Sequence[tuple[int, int]], batch_norm: bool, fused: bool) -> list[nn.Module]:
+    """n rows become 2n - 1, and one more by output padding where the image had an even number of them."""
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        numbers = {**_CONV, "output_padding": tuple((size + 1) % 2 for size in sizes[i + 1])}
+        last = i + 2 == len(widths)
+        if batch_norm and not last:
+            layers.append(conv_transpose_norm(a, b, "relu", fused, bias=False, **numbers))
+        else:
+            layers += conv_transpose_act(a, b, None if last else "relu", fused, **numbers)
+    return layers

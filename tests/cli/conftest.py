@@ -24,7 +24,12 @@ def one_thread():
 @pytest.fixture(scope="session")
 def small():
     """The arguments of a small run of each model."""
-    return {"vae": ["vae", *SMALL, "--hidden", "16"], "conv_vae": ["conv_vae", *SMALL, "--channels", "4,5"]}
+    conv_vae = ["conv_vae", *SMALL, "--channels", "4,5"]
+    return {
+        "vae": ["vae", *SMALL, "--hidden", "16"],
+        "conv_vae": conv_vae,
+        "batch_norm": [*conv_vae, "--batch-norm"],
+    }
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def kill_at(monkeypatch, number, before):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bf16", "fp16"])
-@pytest.mark.parametrize("model", ["vae", "conv_vae"])
+@pytest.mark.parametrize("model", ["vae", "conv_vae", "batch_norm"])
 def test_resumed_equals_uninterrupted(tmp_path, model, dtype, train, result, small):
     argv = [*small[model], "--dtype", dtype]
     assert train(tmp_path / "whole", argv, 4) == 0

@@ -103,6 +103,15 @@ def test_conv_vae(tmp_path, capsys, dtype):
     assert elbo.negative == pytest.approx(rows[-1]["test_negative_elbo"], rel=1e-6 if dtype == "float32" else 1e-2)
 
 
+def test_batch_norm(tmp_path, train, small):
+    """The option reaches the model, whose running statistics are in the checkpoint."""
+    train(tmp_path, small["batch_norm"], 1)
+    model, config = load_checkpoint(tmp_path / "model.safetensors")
+    assert config["model"]["kwargs"]["batch_norm"] is True
+    means = [value for name, value in model.named_buffers() if name.endswith("running_mean")]
+    assert len(means) == 3 and all(mean.abs().sum() > 0 for mean in means)
+
+
 def test_bce_and_bce_logits_report_the_same_likelihood(tmp_path):
     values = [train(tmp_path / kind, "--kind", kind)[-1] for kind in ("bce", "bce_logits")]
     assert values[0]["test_negative_elbo"] == pytest.approx(values[1]["test_negative_elbo"], rel=1e-3)

@@ -73,21 +73,37 @@ def test_channels_last_gives_the_same_and_stays():
         torch.testing.assert_close(result, other)
 
 
-def test_fused_layers_do_as_stocks():
-    """Names, reconstructions and gradients; the means are decoded, for the two kinds draw other noise."""
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_fused_layers_do_as_stocks(batch_norm):
+    """Names, reconstructions, gradients and running statistics; the means are decoded, for the two kinds draw other
+    noise."""
     torch.manual_seed(0)
-    stock, fused = (models.create("conv_vae", fused=kind, **SMALL).double() for kind in (False, True))
+    kinds = [models.create("conv_vae", fused=kind, batch_norm=batch_norm, **SMALL) for kind in (False, True)]
+    stock, fused = (model.double() for model in kinds)
     fused.load_state_dict(stock.state_dict(), strict=True)
     stock.load_state_dict(fused.state_dict(), strict=True)
     x = torch.rand(4, 3, 7, 10, dtype=torch.float64)
-    for model in (stock, fused):
-        (F.binary_cross_entropy_with_logits(model.decode(model.encode(x)[0]), x)).backward()
-    torch.testing.assert_close(fused.decode(fused.encode(x)[0]), stock.decode(stock.encode(x)[0]), rtol=1e-9, atol=1e-9)
-    decoders = zip(fused.named_parameters(), stock.named_parameters(), strict=True)
-    for (name, mine), (same, theirs) in decoders:
+    with pyaegpu.backend("cpu"):
+        for model in (stock, fused):
+            (F.binary_cross_entropy_with_logits(model.decode(model.encode(x)[0]), x)).backward()
+        for _ in ("training", "evaluation"):
+            decoded = [model.decode(model.encode(x)[0]) for model in (fused, stock)]
+            torch.testing.assert_close(*decoded, rtol=1e-9, atol=1e-9)
+            fused.eval(), stock.eval()
+    pairs = zip(fused.named_parameters(), stock.named_parameters(), strict=True)
+    for (name, mine), (same, theirs) in pairs:
         assert name == same
         if theirs.grad is not None:
             torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+    for mine, theirs in zip(fused.buffers(), stock.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_batch_norm_follows_every_convolution_but_the_last():
+    model = models.create("conv_vae", batch_norm=True, **SMALL)
+    norms = [layer.num_features for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert norms == [4, 5, 4]
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in models.create("conv_vae", **SMALL).modules())
 
 
 def test_a_fused_decoder_runs_the_kernels_where_they_were_measured():

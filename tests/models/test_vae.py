@@ -17,7 +17,7 @@ def seeded(seed):
 
 
 def test_registry():
-    assert models.available() == ["conv_vae", "vae"]
+    assert models.available() == ["conv_vae", "dcgan", "vae"]
     assert isinstance(models.create("vae"), models.VAE)
     assert isinstance(models.create("conv_vae"), models.ConvVAE)
 
