@@ -63,12 +63,13 @@ class Case:
 class Work:
     """What the case must do at least: floating-point operations, and bytes moved through memory.
 
-    Where the operations are those of matrix products, `terms` has the products summed in an element of each output.
+    `terms` has, where an output is a sum, the products summed in an element of each.
     """
 
     flops: float
     bytes: float
     terms: tuple[int, ...] = ()
+    matmul: bool = False  # whether the operations are those of matrix products
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from benchmarks.case import Suite
 from benchmarks.suites.conv_transpose import ConvTransposeSuite
+from benchmarks.suites.conv_transpose_loss import ConvTransposeLossSuite
 from benchmarks.suites.corrupt import CorruptSuite
+from benchmarks.suites.norm_act import NormActSuite
 from benchmarks.suites.reparameterize import ReparameterizeSuite
 from benchmarks.suites.vae_loss import VaeLossSuite
 
 SUITES: dict[str, Suite] = {
-    suite.name: suite for suite in (VaeLossSuite(), ReparameterizeSuite(), CorruptSuite(), ConvTransposeSuite())
+    suite.name: suite
+    for suite in (
+        VaeLossSuite(),
+        ReparameterizeSuite(),
+        CorruptSuite(),
+        ConvTransposeSuite(),
+        NormActSuite(),
+        ConvTransposeLossSuite(),
+    )
 }
 
 

@@ -41,7 +41,7 @@ def report(rows: Sequence[Row], *, everything: bool = False) -> str:
 def table(rows: Iterable[Row], *, everything: bool = False) -> str:
     """One line per row; without `everything`, informational candidates are left out."""
     shown = [row for row in rows if everything or row["role"] != "info" or row["status"] != "ok"]
-    return _markdown(HEADER, [_cells(row) for row in shown])
+    return markdown(HEADER, [_cells(row) for row in shown])
 
 
 def geometric_means(rows: Iterable[Row]) -> str:
@@ -55,7 +55,7 @@ def geometric_means(rows: Iterable[Row]) -> str:
         (*key, str(len(group)), _mean(group, "vs_eager"), _mean(group, "vs_best"))
         for key, group in sorted(groups.items())
     ]
-    return "Geometric means:\n\n" + _markdown(header, lines) if lines else ""
+    return "Geometric means:\n\n" + markdown(header, lines) if lines else ""
 
 
 def _mean(group: Sequence[Row], field: str) -> str:
@@ -113,7 +113,8 @@ def _provenance(rows: Sequence[Row]) -> str:
     return "\n\n".join(seen)
 
 
-def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of those cells."""
     body = ["| " + " | ".join(cells) + " |" for cells in lines]
     return "\n".join(["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *body])
 

@@ -135,7 +135,7 @@ class Runner:
             case=case,
             work=work,
             copy_gbs=self.copy_gbs,
-            matmul_gflops=self._matmul_rate(case.dtype) if work.terms else None,
+            matmul_gflops=self._matmul_rate(case.dtype) if work.matmul else None,
             facts=self.facts,
             measured=measured,
             best=min(stock, key=lambda name: _median(measured[name])),

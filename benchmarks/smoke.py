@@ -16,7 +16,14 @@ from torch import Tensor
 from benchmarks import gate, ours
 from benchmarks.case import Candidate, Case, Inputs, Outputs, Suite
 from benchmarks.registry import SUITES
-from benchmarks.suites import conv_transpose_shapes, corrupt, reparameterize, vae_loss
+from benchmarks.suites import (
+    conv_transpose_loss,
+    conv_transpose_shapes,
+    corrupt,
+    norm_act_shapes,
+    reparameterize,
+    vae_loss,
+)
 
 SHAPES = ((1, 1), (3, 7), (5, 3, 7, 9), (2, 4099))
 DTYPES = ("float32", "bfloat16", "float16")
@@ -26,6 +33,14 @@ LARGE = {
     "corrupt": corrupt.make_case(corrupt.LARGE, "gaussian", dtype="bfloat16", mode="fwd"),
     "conv_transpose": conv_transpose_shapes.large_case(number=4),
     "conv_transpose-few": conv_transpose_shapes.large_case(number=5),  # few output channels: other kernels
+    "norm_act": norm_act_shapes.large_case(),
+    "norm_act-block": norm_act_shapes.block_case(norm_act_shapes.G4, 1024, "bfloat16", layout="channels_last"),
+    "conv_transpose_loss": conv_transpose_loss.large_case(),
+}
+SMALL = {
+    "conv_transpose": conv_transpose_shapes.small_cases,
+    "norm_act": norm_act_shapes.small_cases,
+    "conv_transpose_loss": conv_transpose_loss.small_cases,
 }
 
 
@@ -36,8 +51,8 @@ def family_of(name: str) -> str:
 
 def small_cases(family: str) -> list[Case]:
     """Every op, kind and dtype of the family on sizes that fill no block and no 16-byte access."""
-    if family == "conv_transpose":
-        return [case for dtype in DTYPES for case in conv_transpose_shapes.small_cases(dtype)]
+    if family in SMALL:
+        return [case for dtype in DTYPES for case in SMALL[family](dtype)]
     makers = {
         "vae_loss": (vae_loss.make_case, vae_loss.KINDS),
         "reparameterize": (reparameterize.make_case, reparameterize.OPS),

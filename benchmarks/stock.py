@@ -1,4 +1,5 @@
-"""Stock PyTorch as benchmark candidates: eager, and compiled in the modes that a user would try."""
+"""Stock PyTorch as benchmark candidates: eager, also in the other memory format, and compiled in the modes that a user
+would try."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.case import Candidate, Step
+from benchmarks.case import LAYOUTS, Candidate, Case, Inputs, Step
+from benchmarks.tensors import in_layout
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -25,6 +27,16 @@ def candidates(
     for name, mode in modes.items() if compiled else ():
         found.append(Candidate(name, "stock", lambda mode=mode: make(_compile(function, mode))))
     return found
+
+
+def other_layout(case: Case, make: Callable[[], Step]) -> Candidate:
+    """Eager on inputs that are in the memory format that the case does not have before the timing begins."""
+    other = next(layout for layout in LAYOUTS if layout != case.layout)
+
+    def moved(inputs: Inputs) -> Inputs:
+        return {name: in_layout(tensor, other) for name, tensor in inputs.items()}
+
+    return Candidate(f"eager_{other}", "stock", make, prepare=moved)
 
 
 def _compile(function: Function, mode: str) -> Function:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import ours, stock
-from benchmarks.case import DTYPES, LAYOUTS, Candidate, Case, Inputs, Outputs, Step, Work
+from benchmarks.case import DTYPES, Candidate, Case, Inputs, Outputs, Step, Work
 from benchmarks.suites.conv_transpose_shapes import Layer, cpu_cases, cuda_cases, layer_of, small_cases
+from benchmarks.tensors import in_float64, normals, without_doubt
 
 Convolution = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -24,8 +25,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
-NEAR_ZERO = 4.0  # units of rounding of the mean size
-TF32_EPS = 2.0**-10
 
 
 def stock_convolution(layer: Layer) -> Convolution:
@@ -74,18 +73,13 @@ class ConvTransposeSuite:
 
     def inputs(self, case: Case, device: str, seed: int) -> Inputs:
         """Normal, the weight so that the convolution's result has a deviation of about 1."""
-        generator = torch.Generator(device).manual_seed(seed)
-        layer, dtype = layer_of(case), DTYPES[case.dtype]
-
-        def normal(shape: tuple[int, ...], deviation: float = 1.0) -> Tensor:
-            values = (deviation * torch.randn(shape, generator=generator, device=device)).to(dtype)
-            return values if values.dim() != 4 else values.contiguous(memory_format=LAYOUTS[case.layout])
-
+        layer, normal = layer_of(case), normals(case, device, seed)
         terms = layer.channels / layer.groups * (layer.kernel / layer.stride) ** len(layer.size)
         made = {"input": normal(case.shape), "weight": normal(layer.weight, terms**-0.5)}
         made["bias"] = normal((layer.out,), 0.5)
         if case.mode != "fwd":
-            made["g"] = _without_doubt(normal((case.shape[0], layer.out, *layer.out_size)), layer, made)
+            g = normal((case.shape[0], layer.out, *layer.out_size))
+            made["g"] = without_doubt(g, _convolved(layer, made)) if layer.activation == "relu" else g
         return {name: tensor.requires_grad_(name in LEAVES) for name, tensor in made.items()}
 
     def work(self, case: Case) -> Work:
@@ -100,7 +94,7 @@ class ConvTransposeSuite:
         flops = 2 * batch * layer.products * (3 if backward else 1)
         terms = [batch * layer.products // each for each in (result, size, math.prod(layer.weight))]
         terms.append(result // layer.out)
-        return Work(flops, DTYPES[case.dtype].itemsize * moved, tuple(terms[: 4 if backward else 1]))
+        return Work(flops, DTYPES[case.dtype].itemsize * moved, tuple(terms[: 4 if backward else 1]), matmul=True)
 
     def candidates(self, case: Case, device: str, compiled: bool) -> list[Candidate]:
         """eager, compiled, on a GPU eager in the other memory format, and every pyaegpu backend that is there."""
@@ -108,10 +102,7 @@ class ConvTransposeSuite:
         run = stock_layer(layer)
         found = stock.candidates(run, lambda form: step_of(form, case), device, compiled)
         if device == "cuda" and len(layer.size) == 2:
-            other = next(layout for layout in LAYOUTS if layout != case.layout)
-            found.append(
-                Candidate(f"eager_{other}", "stock", lambda: step_of(run, case), prepare=lambda x: _in_layout(x, other))
-            )
+            found.append(stock.other_layout(case, lambda: step_of(run, case)))
         return found + ours.candidates(
             device,
             self.name,
@@ -121,29 +112,12 @@ class ConvTransposeSuite:
 
     def reference(self, case: Case, inputs: Inputs) -> Outputs:
         """Stock PyTorch in float64, on the very values that the candidates see."""
-        wide = {name: tensor.detach().double().requires_grad_(tensor.requires_grad) for name, tensor in inputs.items()}
-        return step_of(stock_layer(layer_of(case)), case)(wide)
+        return step_of(stock_layer(layer_of(case)), case)(in_float64(inputs))
 
 
-def _without_doubt(g: Tensor, layer: Layer, made: Inputs) -> Tensor:
-    """g, but 0 where rounding decides on which side of relu's corner the convolution's result falls: one such element
-    would be a large error of the gradients, of whichever side."""
-    if layer.activation != "relu":
-        return g
+def _convolved(layer: Layer, inputs: Inputs) -> Tensor:
     with torch.no_grad():
-        y = stock_convolution(layer)(*(made[name] for name in LEAVES)).abs_()
-    eps = max(torch.finfo(g.dtype).eps, TF32_EPS)
-    return g.masked_fill_(y <= NEAR_ZERO * eps * y.mean(), 0)
-
-
-def _in_layout(inputs: Inputs, layout: str) -> Inputs:
-    def converted(tensor: Tensor) -> Tensor:
-        if tensor.dim() != 4:
-            return tensor
-        moved = tensor.detach().contiguous(memory_format=LAYOUTS[layout])
-        return moved.requires_grad_(tensor.requires_grad)
-
-    return {name: converted(tensor) for name, tensor in inputs.items()}
+        return stock_convolution(layer)(*(inputs[name] for name in LEAVES))
 
 
 def _arguments(layer: Layer) -> dict[str, object]:

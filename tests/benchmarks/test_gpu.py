@@ -10,7 +10,14 @@ import torch
 from benchmarks.case import Case
 from benchmarks.registry import SUITES
 from benchmarks.runner import Runner, Settings
-from benchmarks.suites import conv_transpose_shapes, corrupt, reparameterize, vae_loss
+from benchmarks.suites import (
+    conv_transpose_loss,
+    conv_transpose_shapes,
+    corrupt,
+    norm_act_shapes,
+    reparameterize,
+    vae_loss,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,6 +30,8 @@ CASES = [
     *(("reparameterize", reparameterize.make_case((64, 33), op, dtype="bfloat16")) for op in reparameterize.OPS),
     *(("corrupt", corrupt.make_case((64, 33), kind, dtype="bfloat16")) for kind in corrupt.KINDS),
     *(("conv_transpose", case) for case in conv_transpose_shapes.small_cases("bfloat16") if case.mode == "fwd+bwd"),
+    *(("norm_act", case) for case in norm_act_shapes.small_cases("bfloat16")),
+    *(("conv_transpose_loss", case) for case in conv_transpose_loss.small_cases("bfloat16")),
 ]
 
 

@@ -7,11 +7,16 @@ import torch
 
 from benchmarks.case import DTYPES, LAYOUTS, MODES
 from benchmarks.registry import SUITES, get_suite
-from benchmarks.suites import conv_transpose_shapes, corrupt, reparameterize
+from benchmarks.suites import conv_transpose_loss, conv_transpose_shapes, corrupt, norm_act_shapes, reparameterize
 from benchmarks.suites.vae_loss import CACHE_RESIDENT, LEAVES, VaeLossSuite, make_case, step_of, stock_loss
 
 SUITE = VaeLossSuite()
-OPS = {"reparameterize": reparameterize.OPS, "conv_transpose": conv_transpose_shapes.OPS}
+OPS = {
+    "reparameterize": reparameterize.OPS,
+    "conv_transpose": conv_transpose_shapes.OPS,
+    "norm_act": norm_act_shapes.OPS,
+    "conv_transpose_loss": (conv_transpose_loss.OP,),
+}
 EVERY = [(device, size) for device in ("cpu", "cuda") for size in ("full", "tiny")]
 
 
