@@ -61,12 +61,17 @@ PYAEGPU_HD A activation_gradient(A g, A out, A slope) {
   return g;
 }
 
-// The same from the activation's input. Its sign decides, so that leaky_relu's slope may be
-// negative.
+// The same from the activation's input: its sign decides, so that leaky_relu's slope may be
+// negative, and nothing cancels where tanh or sigmoid are near their limits.
 template <int64_t ACTIVATION, typename A>
 PYAEGPU_HD A gradient_before(A g, A in, A slope) {
-  constexpr bool kBySign = ACTIVATION == kRelu || ACTIVATION == kLeakyRelu;
-  return activation_gradient<ACTIVATION>(g, kBySign ? in : activate<ACTIVATION>(in, slope), slope);
+  if constexpr (ACTIVATION == kTanh || ACTIVATION == kSigmoid) {
+    const A size = in < A(0) ? -in : in;
+    const A e = fast_exp(ACTIVATION == kTanh ? A(-2) * size : -size);
+    const A factor = ACTIVATION == kTanh ? A(4) : A(1);
+    return g * (factor * e / ((A(1) + e) * (A(1) + e)));
+  }
+  return activation_gradient<ACTIVATION>(g, in, slope);
 }
 
 }  // namespace pyaegpu

@@ -75,17 +75,21 @@ std::vector<typename Statistic::State> over_runs(const Channels& channels,
                                                  const Statistic& statistic) {
   using State = typename Statistic::State;
   const int64_t images = channels.total / channels.width();
-  const int64_t each =
-      std::max((images + kMaxParts - 1) / kMaxParts, kBlock / 2 / channels.run + 1);
-  const int64_t parts = (images + each - 1) / each;
+  const int64_t each = (images + kMaxParts - 1) / kMaxParts, parts = (images + each - 1) / each;
+  // Channels that lie together, so that memory is read in its order.
+  const int64_t group = std::min(channels.count, kBlock / channels.run + 1);
+  const int64_t groups = (channels.count + group - 1) / group;
   std::vector<State> states(parts * channels.count);
-  for_each_pair(parts, channels.count, channels.total, [&](int64_t part, int64_t channel) {
-    State& state = states[part * channels.count + channel];
+  for_each_pair(parts, groups, channels.total, [&](int64_t part, int64_t i_group) {
     const int64_t end = std::min((part + 1) * each, images);
+    const int64_t last = std::min((i_group + 1) * group, channels.count);
     for (int64_t image = part * each; image < end; ++image) {
-      const int64_t begin = (image * channels.count + channel) * channels.run;
-      for (int64_t i = 0; i < channels.run; i += kTile) {
-        statistic.run(begin + i, std::min(kTile, channels.run - i), channel, state);
+      for (int64_t channel = i_group * group; channel < last; ++channel) {
+        State& state = states[part * channels.count + channel];
+        const int64_t begin = (image * channels.count + channel) * channels.run;
+        for (int64_t i = 0; i < channels.run; i += kTile) {
+          statistic.run(begin + i, std::min(kTile, channels.run - i), channel, state);
+        }
       }
     }
   });
@@ -138,19 +142,56 @@ PYAEGPU_CLONES static void deviations(const A* __restrict__ x, A mean, int64_t n
   *squares = second;
 }
 
+// Sums over `rows` rows of n columns, `pitch` apart. Row by row: this pass brings them into the
+// cache, and memory is fastest in its own order.
 template <typename A>
-PYAEGPU_CLONES static void add_row(const A* __restrict__ x, A* __restrict__ sums, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) sums[i] += x[i];
+PYAEGPU_CLONES static void add_rows(const A* x, int64_t pitch, int64_t rows, A* sums, int64_t n) {
+  for (int64_t r = 0; r < rows; ++r) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) sums[i] += x[r * pitch + i];
+  }
 }
 
+// Four rows at a time, for fewer accesses to the sums.
 template <typename A>
-PYAEGPU_CLONES static void add_deviations(const A* __restrict__ x, const A* __restrict__ means,
-                                          A* __restrict__ sums, A* __restrict__ squares,
-                                          int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    const A d = x[i] - means[i];
-    sums[i] += d;
-    squares[i] += d * d;
+PYAEGPU_CLONES static void add_deviations(const A* x, int64_t pitch, int64_t rows, const A* means,
+                                          A* sums, A* squares, int64_t n) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    const A* at = x + r * pitch;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+      const A mean = means[i], a = at[i] - mean, b = at[i + pitch] - mean,
+              c = at[i + 2 * pitch] - mean, d = at[i + 3 * pitch] - mean;
+      sums[i] += (a + b) + (c + d);
+      squares[i] += (a * a + b * b) + (c * c + d * d);
+    }
+  }
+  for (; r < rows; ++r) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+      const A d = x[r * pitch + i] - means[i];
+      sums[i] += d;
+      squares[i] += d * d;
+    }
+  }
+}
+
+// Some rows of n columns in the accumulator type, and the distance between them.
+template <typename A>
+struct Block {
+  const A* data;
+  int64_t pitch;
+};
+
+template <typename T, typename A>
+Block<A> load_block(const T* from, int64_t pitch, int64_t rows, int64_t n, std::vector<A>& buffer) {
+  if constexpr (std::is_same_v<T, A>) {
+    return {from, pitch};
+  } else {
+    buffer.resize(kRows * kColumns);
+    for (int64_t r = 0; r < rows; ++r) widen(from + r * pitch, buffer.data() + r * n, n);
+    return {buffer.data(), n};
   }
 }
 
@@ -172,12 +213,12 @@ class MomentsOf {
   }
 
   void columns(int64_t begin, int64_t rows, int64_t width, int64_t n, State* states) const {
-    A buffer[kColumns], means[kColumns] = {}, sums[kColumns] = {}, squares[kColumns] = {};
-    for (int64_t r = 0; r < rows; ++r) add_row(load(x_ + begin + r * width, buffer, n), means, n);
+    static thread_local std::vector<A> buffer;
+    alignas(64) A means[kColumns] = {}, sums[kColumns] = {}, squares[kColumns] = {};
+    const Block<A> x = load_block(x_ + begin, width, rows, n, buffer);
+    add_rows(x.data, x.pitch, rows, means, n);
     for (int64_t c = 0; c < n; ++c) means[c] /= A(rows);
-    for (int64_t r = 0; r < rows; ++r) {
-      add_deviations(load(x_ + begin + r * width, buffer, n), means, sums, squares, n);
-    }
+    add_deviations(x.data, x.pitch, rows, means, sums, squares, n);
     for (int64_t c = 0; c < n; ++c) states[c].merge(about(means[c], rows, sums[c], squares[c]));
   }
 

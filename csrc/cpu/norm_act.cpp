@@ -96,15 +96,18 @@ PYAEGPU_CLONES static void sum_gradients(const A* __restrict__ g, const A* __res
 }
 
 template <int64_t ACTIVATION, typename A>
-PYAEGPU_CLONES static void add_gradients(const A* __restrict__ g, const A* __restrict__ x,
-                                         const A* __restrict__ mean, const A* __restrict__ gain,
-                                         const A* __restrict__ shift, A slope, int64_t n,
-                                         A* __restrict__ sums, A* __restrict__ products) {
-  for (int64_t i = 0; i < n; ++i) {
-    const A d = x[i] - mean[i];
-    const A before = gradient_before<ACTIVATION>(g[i], d * gain[i] + shift[i], slope);
-    sums[i] += before;
-    products[i] += before * d;
+PYAEGPU_CLONES static void add_gradients(Block<A> g, Block<A> x, int64_t rows, const A* mean,
+                                         const A* gain, const A* shift, A slope, int64_t n, A* sums,
+                                         A* products) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const A *up = g.data + r * g.pitch, *at = x.data + r * x.pitch;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+      const A d = at[i] - mean[i];
+      const A first = gradient_before<ACTIVATION>(up[i], d * gain[i] + shift[i], slope);
+      sums[i] += first;
+      products[i] += first * d;
+    }
   }
 }
 
@@ -126,14 +129,12 @@ class GradientSumsOf {
   }
 
   void columns(int64_t begin, int64_t rows, int64_t width, int64_t n, State* states) const {
-    A upstream[kColumns], values[kColumns], sums[kColumns] = {}, products[kColumns] = {};
-    const A *mean = by_.mean.columns(begin), *gain = by_.gain.columns(begin),
-            *shift = by_.shift.columns(begin);
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t i = begin + r * width;
-      add_gradients<ACTIVATION>(load(g_ + i, upstream, n), load(x_ + i, values, n), mean, gain,
-                                shift, slope_, n, sums, products);
-    }
+    static thread_local std::vector<A> upstream, values;
+    alignas(64) A sums[kColumns] = {}, products[kColumns] = {};
+    const Block<A> g = load_block(g_ + begin, width, rows, n, upstream);
+    const Block<A> x = load_block(x_ + begin, width, rows, n, values);
+    add_gradients<ACTIVATION>(g, x, rows, by_.mean.columns(begin), by_.gain.columns(begin),
+                              by_.shift.columns(begin), slope_, n, sums, products);
     for (int64_t c = 0; c < n; ++c) states[c].merge({double(sums[c]), double(products[c])});
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -66,19 +67,19 @@ def batch_norm_act(
     return ops.batch_norm_act(input, running, weight, bias, args)
 
 
-def explain(
-    op: str,
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *args: Any,
-    **kwargs: Any,
-) -> backends.Explanation:
+def explain(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
     """What serves the call of ``batch_norm_act`` with these arguments, which is not made."""
+    bound = inspect.signature(batch_norm_act).bind(*args, **kwargs)
+    bound.apply_defaults()
+    named = bound.arguments
+    input, running = named["input"], Running(named["running_mean"], named["running_var"])
+    keys = ("training", "momentum", "eps", "activation", "negative_slope")
+    norm = norm_arguments(*(named[key] for key in keys))
     _check_input(input)
-    return ops.explain(op, input, Running(running_mean, running_var), weight, bias)
+    params = {name: named[name] for name in ("weight", "bias")}
+    check_parameters(input.shape[1], norm, running, **params)
+    channels_last = ops.takes_channels_last(input)
+    return ops.explain(op, input, running, named["weight"], named["bias"], norm, channels_last)
 
 
 def _check_input(input: Any) -> None:

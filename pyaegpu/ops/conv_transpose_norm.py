@@ -19,6 +19,7 @@ from pyaegpu.ops import conv_transpose_rules as rules
 from pyaegpu.ops.conv_transpose_graph import FAMILY, norm_backward, output_size
 from pyaegpu.ops.conv_transpose_rules import MATMUL, PHASES, ConvArgs, Plan
 from pyaegpu.ops.eager import differentiable, differentiate
+from pyaegpu.ops.layout import suggests_channels_last
 from pyaegpu.ops.norm_act import NormArgs, Running
 from pyaegpu.reference import conv_transpose as reference
 from pyaegpu.reference import norm_act as norm_reference
@@ -66,7 +67,8 @@ def explain(op: str, operands: Operands, running: Running, conv: ConvArgs, norm:
     elif _plan(operands, running, conv, norm) is not None:
         algorithm = f"{found.algorithm}; the batch's statistics in its epilogue, then one pass"
     else:
-        after = norm_act.explain(op, _result(operands, conv), running, *operands[3:])
+        channels_last = any(suggests_channels_last(t) for t in operands[:2])
+        after = norm_act.explain(op, _result(operands, conv), running, *operands[3:], norm, channels_last)
         algorithm = f"{found.algorithm}; then {after.backend}: {after.algorithm}"
     return dataclasses.replace(found, algorithm=algorithm)
 

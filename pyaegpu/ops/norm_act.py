@@ -18,10 +18,14 @@ from pyaegpu.ops.eager import differentiable, differentiate, route_of
 from pyaegpu.ops.layout import suggests_channels_last
 from pyaegpu.ops.norm_act_graph import FAMILY
 from pyaegpu.reference import norm_act as reference
+from pyaegpu.reference.activations import NONE
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-# Below so many elements a call's fixed cost decides on a CPU, and stock PyTorch's is less; by what was measured.
-_CPU_LEAST = 2**13
+# Elements from which a call's fixed cost no longer decides on a CPU, by what was measured there: in training with the
+# pixels of a channel together, in evaluation, and with channels innermost, where stock PyTorch's loops are better.
+_CPU_LEAST = 2**17
+_CPU_LEAST_EVALUATION = 2**20
+_CPU_LEAST_INNERMOST = 2**21
 
 
 class NormArgs(NamedTuple):
@@ -47,12 +51,13 @@ def batch_norm_act(
     """Batch normalisation of [N, C, *spatial], then the activation."""
     refuse_one_value(input.shape, args.training)
     route = None
-    if refusal(input, running, weight, bias) is None and not _is_small(input):
+    channels_last = takes_channels_last(input)
+    if refusal(input, running, weight, bias) is None and not _stock_is_as_fast(input, args, channels_last):
         route = route_of(FAMILY, input.device)
     if route is None:
         return reference.batch_norm_act(input, running.mean, running.var, weight, bias, *args)
     fixed = Running(None, None) if args.training else running
-    numbers = (args.training, args.eps, args.activation, args.slope, takes_channels_last(input))
+    numbers = (args.training, args.eps, args.activation, args.slope, channels_last)
     if route == "graph":
         out, mean, _, var = torch.ops.pyaegpu.batch_norm_act_fwd(input, weight, bias, *fixed, *numbers)
     else:
@@ -110,12 +115,18 @@ def update(running: Running, mean: Tensor, var: Tensor, momentum: float) -> None
 
 
 def explain(
-    op: str, input: Tensor, running: Running, weight: Tensor | None, bias: Tensor | None
+    op: str,
+    input: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    args: NormArgs,
+    channels_last: bool,
 ) -> backends.Explanation:
     """The backend and algorithm of a call, and why each other backend does not serve it."""
     reason = refusal(input, running, weight, bias)
-    if reason is None and _is_small(input):
-        reason = f"below {_CPU_LEAST} elements stock PyTorch is as fast, by what was measured on a CPU"
+    if reason is None and _stock_is_as_fast(input, args, channels_last):
+        reason = "stock PyTorch is as fast for such a call, by what was measured on a CPU"
     if reason is None:
         algorithm = "statistics by tiles, then normalisation and activation in one pass; backward in two passes"
         return backends.explain(FAMILY, op, input.device, algorithm)
@@ -126,8 +137,15 @@ def explain(
     return backends.Explanation(op, "reference", "stock PyTorch functions", others)
 
 
-def _is_small(input: Tensor) -> bool:
-    return input.device.type == "cpu" and backends.selected() == "auto" and _is_true(input.numel() < _CPU_LEAST)
+def _stock_is_as_fast(input: Tensor, args: NormArgs, channels_last: bool) -> bool:
+    """Whether `auto` leaves a call on a CPU to stock PyTorch."""
+    if input.device.type != "cpu" or backends.selected() != "auto":
+        return False
+    innermost = channels_last or input.dim() == 2
+    if input.dtype.itemsize == 2 or (args.activation == NONE and (innermost or not args.training)):
+        return True
+    least = _CPU_LEAST_INNERMOST if innermost else _CPU_LEAST if args.training else _CPU_LEAST_EVALUATION
+    return _is_true(input.numel() < least)
 
 
 def _is_true(condition: Any) -> bool:
