@@ -58,3 +58,18 @@ def activation_gradient(g, out, slope, ACTIVATION: tl.constexpr):
     elif ACTIVATION == SIGMOID:
         g = g * (1.0 - out) * out
     return g
+
+
+@triton.jit
+def gradient_before(g, x, slope, ACTIVATION: tl.constexpr):
+    """The same from the activation's input: its sign decides, so that `slope` may be negative, and nothing cancels
+    where tanh or sigmoid are near their limits."""
+    if ACTIVATION == TANH:
+        e = exp(tl.abs(x) * -2.0)
+        g = g * (4.0 * e / ((e + 1.0) * (e + 1.0)))
+    elif ACTIVATION == SIGMOID:
+        e = exp(-tl.abs(x))
+        g = g * (e / ((e + 1.0) * (e + 1.0)))
+    else:
+        g = activation_gradient(g, x, slope, ACTIVATION)
+    return g

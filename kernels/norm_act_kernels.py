@@ -4,7 +4,7 @@ channels, cols and steps are."""
 import triton
 import triton.language as tl
 
-from .activations import LEAKY_RELU, activate, activation_gradient
+from .activations import activate, gradient_before
 from .norm_act_tiles import affine, by_channel, load_channels, store_channels, tile_of, walk
 from .tiles import integer, load, scalar, store, tile_mask, tile_offsets
 
@@ -168,10 +168,7 @@ def norm_act_bwd_kernel(
     for i_tile in range(i_start, i_stop):
         o, m, _held = tile_of(i_tile, i_block, rows, cols, channels, COLUMNS, B_ROWS, B_COLS)
         centred = load(p_x, o, m, ACC) - mean
-        z = centred * scale + bias
-        # A negative slope needs z itself.
-        at = activate(z, slope, ACTIVATION) if ACTIVATION > LEAKY_RELU else z
-        d = activation_gradient(load(p_g, o, m, ACC), at, slope, ACTIVATION)
+        d = gradient_before(load(p_g, o, m, ACC), centred * scale + bias, slope, ACTIVATION)
         if p_partial is not None:
             sums += tl.where(m, d, 0.0)
             products += tl.where(m, d * centred, 0.0)
