@@ -433,3 +433,20 @@ def test_a_generator_learns_as_stocks(device):
             torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-8)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), stock(x), rtol=1e-9, atol=1e-9)
+
+
+def test_initialisation_by_name_reaches_the_convolution():
+    """As the DCGAN of PyTorch's examples initialises: every module whose class is named Conv... has a weight."""
+    torch.manual_seed(0)
+    block = pyaegpu.nn.ConvTransposeNormAct2d(16, 32, 4)
+
+    def weights_init(module):
+        if "Conv" in type(module).__name__:
+            nn.init.normal_(module.weight.data, 0.0, 0.02)
+        elif "BatchNorm" in type(module).__name__:
+            nn.init.normal_(module.weight.data, 1.0, 0.02)
+
+    block.apply(weights_init)
+    assert block.weight is block[0].weight and block.bias is block[0].bias
+    assert abs(block[0].weight.std().item() - 0.02) < 2e-3
+    assert sorted(block.state_dict()) == sorted(nn.Sequential(*block).state_dict())

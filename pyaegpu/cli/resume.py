@@ -50,7 +50,7 @@ def _options(config: dict[str, Any]) -> dict[str, Any]:
 
 def _compare_options(saved: dict[str, Any], given: dict[str, Any]) -> None:
     for name, value in given.items():
-        before = saved.get(name)
+        before = saved.get(name, False)  # a switch that older runs did not have was off
         if before != value:
             raise UsageError(
                 f"--resume: --{name.replace('_', '-')} was {_text(before)} in the saved run and is {_text(value)} now;"

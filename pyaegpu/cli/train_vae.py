@@ -83,8 +83,7 @@ def _config(arguments: argparse.Namespace, dataset: data.Dataset) -> dict[str, A
     if arguments.model == "vae":
         sizes |= {"input_dim": dataset.train.images[0].numel(), "hidden": arguments.hidden}
     else:
-        sizes |= {"image_shape": shape, "channels": list(arguments.channels)}
-        sizes |= {"batch_norm": True} if arguments.batch_norm else {}
+        sizes |= {"image_shape": shape, "channels": list(arguments.channels), "batch_norm": arguments.batch_norm}
     names = ("epochs", "batch_size", "lr", "beta", "kind", "seed", "stock", "dtype", "limit")
     return {
         "model": {"name": arguments.model, "kwargs": sizes},
@@ -115,11 +114,16 @@ def _summary(arguments: argparse.Namespace, config: dict[str, Any], train: Image
     counts = "{:,} training and {:,} test images".format(*described["samples"])
     place = "on the device" if train.resident else "in the host's memory"
     how = f"{train.device}, {arguments.dtype}, {'stock' if arguments.stock else 'fused'} ops, data {place}"
-    return f"{arguments.model} {sizes} on {described['name']}, {counts}; {how}; losses in nats per sample"
+    model = f"{arguments.model} {sizes}{_normalised(kwargs)}"
+    return f"{model} on {described['name']}, {counts}; {how}; losses in nats per sample"
 
 
 def _conv_sizes(kwargs: dict[str, Any]) -> list[Any]:
     return ["x".join(map(str, kwargs["image_shape"])), *kwargs["channels"]]
+
+
+def _normalised(kwargs: dict[str, Any]) -> str:
+    return " with batch normalisation" if kwargs.get("batch_norm") else ""
 
 
 def _train(run: Run, train: Images, test: Images, config: dict[str, Any], out: Path, report: Report) -> None:
@@ -134,6 +138,13 @@ def _train(run: Run, train: Images, test: Images, config: dict[str, Any], out: P
                 _write_results(run, config, out)
                 kept = metrics.epoch
                 report.epoch(metrics)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            f"--batch-size {run.schedule.batch_size} leaves a last batch of one sample, whose single pixels batch "
+            "normalisation cannot normalise; choose another"
+        ) from None
     except KeyboardInterrupt:
         state = f"{out / CHECKPOINT} holds epoch {kept}" if kept else "no epoch was finished"
         raise KeyboardInterrupt(state) from None

@@ -60,12 +60,14 @@ def conv_transpose2d_loss(
 
     with R as in :func:`reconstruction_loss` and f the activation: the values and gradients of
     ``reconstruction_loss(conv_transpose2d(input, weight, bias, ..., activation=activation), target, kind,
-    reduction=reduction)``. Where a gradient is wanted the forward keeps that at the convolution's result before the
-    activation, for an upstream gradient of 1; the backward applies the upstream gradient to the weight and to the
-    gradients of weight and bias. Logits are not rounded to half precision where our own kernels convolve.
+    reduction=reduction)``. Where a gradient is wanted the forward keeps one tensor of the result's size: the loss's
+    gradient before the activation, for an upstream gradient of 1. The backward applies the upstream gradient to the
+    weight and to the gradients of weight and bias, which are small. Logits are not rounded to half precision where our
+    own kernels convolve.
 
     One op computes the reductions ``"sum"``, ``"mean"`` and ``"batchmean"`` of float32, float64 and bfloat16 tensors of
-    one dtype; every other call, and the second derivatives of all, go through the two functions or their formulas.
+    one dtype. Every other call is made of the two functions, as are losses with a weight, a scale or another threshold,
+    which only :func:`reconstruction_loss` takes.
 
     Args:
         input: [N, Cin, H, W] or [Cin, H, W]; float32, float64, float16 or bfloat16.
@@ -97,6 +99,8 @@ def conv_transpose2d_loss(
     call = _fused(input, weight, bias, target, numbers, activation, reduction)
     if call is None:
         recon = conv_transpose2d(input, weight, bias, *numbers, activation=activation)
+        if isinstance(target, Tensor):
+            _checks.alike("target", target, "the convolution's result", recon)
         return reconstruction_loss(recon, target, kind, reduction=reduction)
     loss = ops.LossArgs(kind_id, parts.factor(1.0, target, reduction))
     if torch.compiler.is_compiling():

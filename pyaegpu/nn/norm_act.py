@@ -14,7 +14,12 @@ from pyaegpu.nn._activated import Activated
 
 class BatchNormAct2d(Activated, nn.BatchNorm2d):
     """:class:`torch.nn.BatchNorm2d` with an ``activation``: None, ``"relu"``, ``"leaky_relu"`` (of
-    ``negative_slope``), ``"tanh"`` or ``"sigmoid"`` (see :func:`pyaegpu.functional.batch_norm_act`)."""
+    ``negative_slope``), ``"tanh"`` or ``"sigmoid"`` (see :func:`pyaegpu.functional.batch_norm_act`).
+
+    It takes the arguments of :class:`torch.nn.BatchNorm2d` in their order, and loads its state_dict; ``activation`` and
+    ``negative_slope`` are given by name. What replaces batch normalisations by their class knows nothing of the
+    activation: ``nn.SyncBatchNorm.convert_sync_batchnorm``, and a fusion into the convolution before it, drop it.
+    """
 
     explained_as = "batch_norm_act"
 
@@ -103,6 +108,16 @@ class ConvTransposeNormAct2d(nn.Sequential):
         norm = nn.BatchNorm2d(out_channels, eps, momentum, affine, track_running_stats, **where)
         leaky = activation == "leaky_relu"
         super().__init__(conv, norm, nn.LeakyReLU(negative_slope) if leaky else _ACTIVATIONS[activation]())
+
+    @property
+    def weight(self) -> Tensor:
+        """The convolution's, for initialisations that find it by the class's name."""
+        return self[0].weight  # type: ignore[no-any-return]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The convolution's."""
+        return self[0].bias  # type: ignore[no-any-return]
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The activated output; ``output_size`` is that of :class:`torch.nn.ConvTranspose2d`."""

@@ -60,7 +60,10 @@ def explain(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, args: C
         missing = rules.reason_for_stock(name, input, weight, bias, args)
         if missing is not None:
             others[name] += f"; stock PyTorch's kernels would convolve there too: {missing}"
-    return backends.Explanation(op, chosen.backend, rules.DESCRIPTIONS[chosen.algorithm], others)
+    algorithm = rules.DESCRIPTIONS[chosen.algorithm]
+    if chosen.algorithm == STOCK and args.activation == NONE:
+        algorithm = "stock convolution"
+    return backends.Explanation(op, chosen.backend, algorithm, others)
 
 
 def explain_upsample(

@@ -70,6 +70,8 @@ def explain(op: str, operands: Operands, running: Running, conv: ConvArgs, norm:
         channels_last = any(suggests_channels_last(t) for t in operands[:2])
         after = norm_act.explain(op, _result(operands, conv), running, *operands[3:], norm, channels_last)
         algorithm = f"{found.algorithm}; then {after.backend}: {after.algorithm}"
+        if found.backend == "reference":  # what is not stock PyTorch's serves the call
+            return dataclasses.replace(after, algorithm=algorithm)
     return dataclasses.replace(found, algorithm=algorithm)
 
 

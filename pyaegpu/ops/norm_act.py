@@ -128,7 +128,9 @@ def explain(
     if reason is None and _stock_is_as_fast(input, args, channels_last):
         reason = "stock PyTorch is as fast for such a call, by what was measured on a CPU"
     if reason is None:
-        algorithm = "statistics by tiles, then normalisation and activation in one pass; backward in two passes"
+        algorithm = "normalisation and activation in one pass"
+        if args.training:
+            algorithm = f"statistics by tiles, then {algorithm}; backward in two passes"
         return backends.explain(FAMILY, op, input.device, algorithm)
     others = backends.refusals(FAMILY, input.device, "reference")
     chosen = backends.choose(FAMILY, input.device)

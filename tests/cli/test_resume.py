@@ -94,6 +94,16 @@ def test_finished_run(tmp_path, capsys, monkeypatch, train, result, small):
     assert result(tmp_path) == before
 
 
+def test_batch_norm_is_told_of_by_its_switch(tmp_path, capsys, train, small):
+    for first, then, text in (
+        ("batch_norm", "conv_vae", "--batch-norm was on in the saved run and is off now"),
+        ("conv_vae", "batch_norm", "--batch-norm was off in the saved run and is on now"),
+    ):
+        assert train(tmp_path / first, small[first], 1) == 0
+        assert train(tmp_path / first, small[then], 2, "--resume") == 2
+        assert text in capsys.readouterr().err
+
+
 def test_nothing_to_resume(tmp_path, capsys, train, small):
     assert train(tmp_path / "new", small["vae"], 1, "--resume") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -112,6 +112,12 @@ def test_batch_norm(tmp_path, train, small):
     assert len(means) == 3 and all(mean.abs().sum() > 0 for mean in means)
 
 
+def test_batch_norm_of_single_pixels_in_a_last_batch_of_one(tmp_path, capsys, train, small):
+    argv = [*small["batch_norm"], "--channels", "2,2,2", "--batch-size", "99"]
+    assert train(tmp_path, argv, 1) == 2
+    assert "--batch-size 99 leaves a last batch of one sample" in capsys.readouterr().err
+
+
 def test_bce_and_bce_logits_report_the_same_likelihood(tmp_path):
     values = [train(tmp_path / kind, "--kind", kind)[-1] for kind in ("bce", "bce_logits")]
     assert values[0]["test_negative_elbo"] == pytest.approx(values[1]["test_negative_elbo"], rel=1e-3)

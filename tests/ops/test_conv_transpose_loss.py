@@ -351,8 +351,8 @@ def test_an_empty_batch(device):
         ({"kind": "hinge"}, ValueError, "kind must be one of"),
         ({"reduction": "max"}, ValueError, "reduction must be one of"),
         ({"activation": "gelu"}, ValueError, "activation must be one of"),
-        ({"target": torch.rand(2, 3, 8, 7)}, ValueError, "target must have the shape of recon"),
-        ({"target": torch.rand(3, 8, 8)}, ValueError, "target must have the shape of recon"),
+        ({"target": torch.rand(2, 3, 8, 7)}, ValueError, "target must have the shape of the convolution"),
+        ({"target": torch.rand(3, 8, 8)}, ValueError, "target must have the shape of the convolution"),
         ({"target": torch.rand(2, 3, 8, 8).double()}, RuntimeError, "one dtype"),
         ({"target": torch.ones(2, 3, 8, 8, dtype=torch.int64)}, RuntimeError, "target must have a floating"),
         ({"target": 0.5}, TypeError, "target must be a torch.Tensor"),
@@ -364,7 +364,6 @@ def test_an_empty_batch(device):
         ({"output_padding": 2}, RuntimeError, "output.padding"),
         ({"dilation": 1.5}, TypeError, "dilation|integer|int"),
     ],
-    ids=str,
 )
 def test_errors(device, change, error, match):
     names = ("input", "weight", "bias", "target")
