@@ -450,3 +450,22 @@ def test_initialisation_by_name_reaches_the_convolution():
     assert block.weight is block[0].weight and block.bias is block[0].bias
     assert abs(block[0].weight.std().item() - 0.02) < 2e-3
     assert sorted(block.state_dict()) == sorted(nn.Sequential(*block).state_dict())
+
+
+def test_a_call_that_fails_counts_no_batch():
+    block = pyaegpu.nn.ConvTransposeNormAct2d(8, 16, 4, 2, 1)
+    with pytest.raises(RuntimeError):
+        block(torch.randn(4, 7, 9, 7))
+    assert block[1].num_batches_tracked == 0
+    block(torch.randn(4, 8, 3, 3))
+    assert block[1].num_batches_tracked == 1
+
+
+def test_global_hooks_see_the_layers():
+    block, seen = pyaegpu.nn.ConvTransposeNormAct2d(3, 4, 2), []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *rest: seen.append(type(module)))
+    try:
+        block(torch.randn(2, 3, 4, 4))
+    finally:
+        handle.remove()
+    assert seen == [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU, pyaegpu.nn.ConvTransposeNormAct2d]

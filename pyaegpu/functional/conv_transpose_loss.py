@@ -54,7 +54,7 @@ def conv_transpose2d_loss(
     kind: str = "bce_logits",
     reduction: str = "sum",
 ) -> Tensor:
-    r"""Reconstruction loss of a transposed convolution's result, which is not stored.
+    r"""Reconstruction loss of a transposed convolution's result, which is not kept for the backward.
 
     .. math:: L = R\big(f(\mathrm{conv\_transpose2d}(input, weight, bias)), target\big)
 

@@ -44,10 +44,11 @@ def conv_transpose2d_norm_act(
 
     .. math:: out = f\big(\mathrm{batch\_norm}(\mathrm{conv\_transpose2d}(input, weight, bias))\big)
 
-    as :func:`conv_transpose2d` and :func:`batch_norm_act` define them. In training one tensor of the result's size is
-    saved for the backward, the convolution's result; where Triton's kernels convolve, the batch's statistics come from
-    the convolution itself. Without gradients and by running statistics, the normalisation is folded into the weight
-    (Jacob et al. 2018, section 3.2).
+    as :func:`conv_transpose2d` and :func:`batch_norm_act` define them. In training, where our kernels normalise, one
+    tensor of the result's size is saved for the backward, the convolution's result; where Triton's kernels convolve,
+    the batch's statistics come from the convolution itself. Without gradients and by running statistics, the
+    normalisation is folded into the weight (Jacob et al. 2018, section 3.2), but in float16, whose range a folded
+    weight might leave.
 
     Args:
         input: [N, Cin, H, W]; float32, float64, float16 or bfloat16.

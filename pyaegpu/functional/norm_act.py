@@ -34,8 +34,8 @@ def batch_norm_act(
     where, in training, :math:`\mu_c` and :math:`\sigma_c^2` are the mean and the biased variance of a channel over the
     batch and all places (Ioffe & Szegedy 2015), merged from those of tiles (Chan et al. 1979), and the running
     statistics move towards the mean and the unbiased variance: :math:`(1 - momentum)\, old + momentum\, new`, in place.
-    Otherwise they are the running statistics. Statistics and sums are kept in float32 at least. Of the tensors of
-    ``input``'s size only ``input`` itself is saved for the backward.
+    Otherwise they are the running statistics. Statistics and sums are kept in float32 at least. Where our
+    kernels serve, ``input`` is the one tensor of its size that is saved for the backward.
 
     Args:
         input: [N, C] or [N, C, *spatial] of one to three dimensions; float32, float64, float16 or bfloat16.

@@ -30,7 +30,8 @@ class BatchNormAct2d(Activated, nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """The layer's output, of the shape of ``input`` [N, C, H, W]."""
         self._check_input_dim(input)
-        momentum = _count_batch(self)
+        momentum = _momentum(self)
+        _count_batch(self)
         args, kwargs = self.explained_call(input)
         return functional.batch_norm_act(*args, **{**kwargs, "momentum": momentum})
 
@@ -128,8 +129,9 @@ class ConvTransposeNormAct2d(nn.Sequential):
                 y = layer(y)
             return y  # type: ignore[no-any-return]
         args, kwargs = self._call(input, output_size)
-        momentum = _count_batch(self[1])  # type: ignore[arg-type]
-        return functional.conv_transpose2d_norm_act(*args, **{**kwargs, "momentum": momentum})
+        out = functional.conv_transpose2d_norm_act(*args, **{**kwargs, "momentum": _momentum(self[1])})
+        _count_batch(self[1])
+        return out
 
     def explained_call(self, input: Tensor, output_size: list[int] | None = None) -> tuple[Any, dict[str, Any]]:
         """The arguments of the function that the layer calls."""
@@ -177,7 +179,7 @@ class ConvTransposeNormAct2d(nn.Sequential):
 def _is_special(layer: nn.Module) -> bool:
     """Whether calling the layer does more than its class says: hooks, a forward of its own, a lazy one's first call."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    if any(hooks) or "forward" in vars(layer):
+    if any(hooks) or "forward" in vars(layer) or nn.modules.module._has_any_global_hook():
         return True
     plain = (nn.ConvTranspose2d, nn.BatchNorm2d)
     return any(isinstance(layer, kind) and type(layer).forward is not kind.forward for kind in plain)
@@ -192,11 +194,17 @@ def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor | None, Tensor | None, boo
     return mean, var, training
 
 
-def _count_batch(norm: nn.BatchNorm2d) -> float:
-    """Count a batch that updates the running statistics; its share in them."""
-    momentum = 0.0 if norm.momentum is None else norm.momentum
-    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if norm.momentum is None:
-            return 1.0 / float(norm.num_batches_tracked)
-    return momentum
+def _is_counting(norm: nn.BatchNorm2d) -> bool:
+    return norm.training and norm.track_running_stats and norm.num_batches_tracked is not None
+
+
+def _momentum(norm: nn.BatchNorm2d) -> float:
+    """Share of the batch to come in the running statistics."""
+    if norm.momentum is not None:
+        return norm.momentum
+    return 1.0 / (float(norm.num_batches_tracked) + 1.0) if _is_counting(norm) else 0.0  # type: ignore[arg-type]
+
+
+def _count_batch(norm: nn.BatchNorm2d) -> None:
+    if _is_counting(norm):
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]

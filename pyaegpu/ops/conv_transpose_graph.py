@@ -157,7 +157,7 @@ def norm_backward(
         any(needed[:2]), any(needed[2:]),
     )  # fmt: skip
     d_input, d_weight = stock_backward(d_y, input, weight, stride, padding, output_padding, needed[:2])
-    d_bias = d_norm_bias.to(y.dtype) * 0.0 if needed[2] else None
+    d_bias = (d_norm_bias * 0.0).to(y.dtype) if needed[2] else None
     return d_input, d_weight, d_bias, d_norm_weight if needed[3] else None, d_norm_bias if needed[4] else None
 
 

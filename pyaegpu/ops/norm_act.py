@@ -26,6 +26,10 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _CPU_LEAST = 2**17
 _CPU_LEAST_EVALUATION = 2**20
 _CPU_LEAST_INNERMOST = 2**21
+# Of a channel's values, where those of an image are fewer than the second number: they are walked as columns, whose own
+# cost is shared by too few rows below.
+_CPU_LEAST_VALUES = 2**9
+_SHORT_RUN = 32
 
 
 class NormArgs(NamedTuple):
@@ -74,7 +78,9 @@ def refuse_one_value(shape: torch.Size, training: bool) -> None:
     Raises:
         ValueError: in training, for such a shape.
     """
-    if training and _is_true(math.prod(shape) == shape[1]):  # Size.numel() would bind a graph to its sizes
+    if (
+        training and _is_true(shape[1] > 0) and _is_true(math.prod(shape) == shape[1])
+    ):  # Size.numel() would bind a graph to its sizes
         raise ValueError(f"input must have more than 1 value per channel when training, got input size {shape}")
 
 
@@ -104,7 +110,7 @@ def takes_channels_last(input: Tensor) -> bool:
         return False
     order = torch.channels_last if input.dim() == 4 else torch.channels_last_3d
     # Of sizes of one stock's batch norm ignores the strides.
-    return suggests_channels_last(input) or (not input.is_contiguous() and input.is_contiguous(memory_format=order))
+    return not input.is_contiguous() and (suggests_channels_last(input) or input.is_contiguous(memory_format=order))
 
 
 def update(running: Running, mean: Tensor, var: Tensor, momentum: float) -> None:
@@ -146,6 +152,9 @@ def _stock_is_as_fast(input: Tensor, args: NormArgs, channels_last: bool) -> boo
     innermost = channels_last or input.dim() == 2
     if input.dtype.itemsize == 2 or (args.activation == NONE and (innermost or not args.training)):
         return True
+    rows = math.prod(input.shape) // max(1, input.shape[1])
+    if not innermost and _is_true(rows < _CPU_LEAST_VALUES) and _is_true(rows // input.shape[0] < _SHORT_RUN):
+        return True
     least = _CPU_LEAST_INNERMOST if innermost else _CPU_LEAST if args.training else _CPU_LEAST_EVALUATION
     return _is_true(input.numel() < least)
 
@@ -166,21 +175,21 @@ class _BatchNormAct(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         impl, _, *fixed, numbers = call
         out, mean, invstd, var = impl.batch_norm_act_fwd(input, weight, bias, *fixed, *numbers)
-        ctx.save_for_backward(input, weight, bias, mean, invstd)
+        ctx.save_for_backward(input, weight, bias, mean, invstd, *fixed)
         ctx.mark_non_differentiable(mean, var)
         ctx.call = call
         return out, mean, var
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, bias, mean, invstd = ctx.saved_tensors
-        impl, args, running_mean, running_var, numbers = ctx.call
+        input, weight, bias, mean, invstd, *fixed = ctx.saved_tensors
+        impl, args, _, _, numbers = ctx.call
         needed = ctx.needs_input_grad[:3]
         if differentiable((), g):
 
             def formula(*inputs: Any) -> tuple[Tensor]:
                 x, *params = inputs
-                return (reference.batch_norm_act(x, running_mean, running_var, *params, *args),)
+                return (reference.batch_norm_act(x, fixed[0], fixed[1], *params, *args),)
 
             return *differentiate(formula, (input, weight, bias), needed, (g,)), None
         training, _, *rest = numbers

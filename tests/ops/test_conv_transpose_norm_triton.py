@@ -186,3 +186,16 @@ def test_a_module_trains_as_stocks():
             grads = [p.grad for name, p in model.named_parameters() if name != "0.bias"]
             results.append([value.detach(), *grads, *model.buffers()])
         assert_same(*results, 1e-4)
+
+
+@pytest.mark.parametrize("case", [FUSED["dense 4x4"], FUSED["dense 2x2"]], ids=["phases", "matmul"])
+def test_a_loss_scale_does_not_reach_the_bias(case):
+    """Its gradient is 0, of whatever sums in float32 that float16 could not hold."""
+    input, weight, bias = tensors_of(case)[:3]
+    halves = [t.detach().half().requires_grad_() for t in (input, weight, bias)]
+    channels = bias.numel()
+    out = pyaegpu.conv_transpose2d_norm_act(
+        *halves, **case.numbers, norm_weight=torch.ones(channels), norm_bias=torch.full((channels,), 9.0), training=True
+    )
+    out.backward(torch.full_like(out, 6e4))
+    assert torch.equal(halves[2].grad, torch.zeros(channels).half())

@@ -197,3 +197,18 @@ def test_calls_from_several_threads(kernel_device):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(step, range(16)))
     assert all(all(map(torch.equal, other, results[0])) for other in results[1:])
+
+
+def test_statistics_that_moved_are_no_part_of_a_second_derivative(device):
+    """A derivative that is itself differentiated reads the running statistics again: stock's error, no wrong value."""
+    input = torch.randn(4, 3, 5, 5, device=device, requires_grad=True)
+    mean, var = torch.zeros(3, device=device), torch.ones(3, device=device)
+    out = pyaegpu.batch_norm_act(input, mean, var, activation="tanh")
+    mean.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(out.square().sum(), input, create_graph=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 4, 4), (0, 0)], ids=str)
+def test_no_channels(device, shape):
+    assert pyaegpu.batch_norm_act(torch.empty(shape, device=device), None, None, training=True).shape == shape
