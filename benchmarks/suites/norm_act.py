@@ -218,17 +218,18 @@ def _fused(library: ModuleType, case: Case) -> Normalised:
 
 def _served_by(library: ModuleType, case: Case, inputs: Inputs) -> str:
     """The backend, and whether its part is only what follows a stock convolution."""
-    result = inputs["input"].new_empty(1).expand(result_shape(case))
-    after = str(library.explain(library.batch_norm_act, result, None, None, training=True).backend)
-    if case.op == NORM:
-        return after
+    running = {name: inputs.get(name) for name in ("running_mean", "running_var")}
+    arguments = {"training": trains(case), **running, **_activation(case)}
+    x = inputs["input"]
     if case.op == BLOCK:
-        running = {name: inputs.get(name) for name in ("running_mean", "running_var")}
-        arguments = {"training": trains(case), **_numbers(case), **_activation(case), **running}
         with torch.no_grad():
-            found = library.explain(library.conv_transpose2d_norm_act, inputs["input"], inputs["weight"], **arguments)
+            call = library.conv_transpose2d_norm_act
+            found = library.explain(call, x, inputs["weight"], **_numbers(case), **arguments)
         if "folded into the weight" in found.algorithm:
             return f"{found.backend}, folded"
-        if "stock convolution" not in found.algorithm:
-            return str(found.backend)
-    return f"{after}, stock convolution"
+        return str(found.backend) + (", stock convolution" if "stock convolution" in found.algorithm else "")
+    if case.op != NORM:
+        with torch.no_grad():
+            x = stock_convolution(layer_of(case))(x, inputs["weight"])
+    backend = str(library.explain(library.batch_norm_act, x, **arguments).backend)
+    return backend if case.op == NORM else f"{backend}, stock convolution"

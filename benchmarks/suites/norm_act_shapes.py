@@ -119,7 +119,7 @@ def cpu_cases() -> list[Case]:
         for layout in LAYOUTS
         for mode in (TRAINING, FORWARD)
     ]
-    cases += [norm_case((128, 1024), "relu", mode=mode) for mode in (TRAINING, FORWARD)]
+    cases += [norm_case((4096, 1024), "relu", mode=mode) for mode in (TRAINING, FORWARD)]
     every = [(each, layout) for each in blocks[:2] for layout in LAYOUTS]
     return cases + [block_case(*each, running=True, layout=layout, mode=FORWARD) for each, layout in every]
 

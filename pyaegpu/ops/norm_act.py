@@ -22,10 +22,12 @@ from pyaegpu.reference.activations import NONE
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Elements from which a call's fixed cost no longer decides on a CPU, by what was measured there: in training with the
-# pixels of a channel together, in evaluation, and with channels innermost, where stock PyTorch's loops are better.
+# pixels of a channel together, in evaluation, and with channels innermost, where stock PyTorch's loops are better, but
+# not of few channels.
 _CPU_LEAST = 2**17
 _CPU_LEAST_EVALUATION = 2**20
 _CPU_LEAST_INNERMOST = 2**21
+_FEW_CHANNELS = 16
 # Of a channel's values, where those of an image are fewer than the second number: they are walked as columns, whose own
 # cost is shared by too few rows below.
 _CPU_LEAST_VALUES = 2**9
@@ -53,11 +55,12 @@ def batch_norm_act(
     input: Tensor, running: Running, weight: Tensor | None, bias: Tensor | None, args: NormArgs
 ) -> Tensor:
     """Batch normalisation of [N, C, *spatial], then the activation."""
-    refuse_one_value(input.shape, args.training)
     route = None
     channels_last = takes_channels_last(input)
-    if refusal(input, running, weight, bias) is None and not _stock_is_as_fast(input, args, channels_last):
-        route = route_of(FAMILY, input.device)
+    if not _stock_is_as_fast(input, args, channels_last):
+        refuse_one_value(input.shape, args.training)
+        if refusal(input, running, weight, bias) is None:
+            route = route_of(FAMILY, input.device)
     if route is None:
         return reference.batch_norm_act(input, running.mean, running.var, weight, bias, *args)
     fixed = Running(None, None) if args.training else running
@@ -155,7 +158,9 @@ def _stock_is_as_fast(input: Tensor, args: NormArgs, channels_last: bool) -> boo
     rows = math.prod(input.shape) // max(1, input.shape[1])
     if not innermost and _is_true(rows < _CPU_LEAST_VALUES) and _is_true(rows // input.shape[0] < _SHORT_RUN):
         return True
-    least = _CPU_LEAST_INNERMOST if innermost else _CPU_LEAST if args.training else _CPU_LEAST_EVALUATION
+    least = _CPU_LEAST if args.training else _CPU_LEAST_EVALUATION
+    if innermost and not _is_true(input.shape[1] < _FEW_CHANNELS):
+        least = _CPU_LEAST_INNERMOST
     return _is_true(input.numel() < least)
 
 

@@ -98,7 +98,7 @@ def test_the_rows_that_were_promised_are_there() -> None:
     for layer in layers[1:]:
         assert results >= {((batch, layer.out, *layer.out_size), layer.activation) for batch in (128, 1024)}
     shapes = {case.shape for case in cpu if case.op == NORM}
-    assert shapes >= {(128, 64, 32, 32), (128, 128, 16, 16), (128, 512, 4, 4), (128, 64, 16, 16), (128, 1024)}
+    assert shapes >= {(128, 64, 32, 32), (128, 128, 16, 16), (128, 512, 4, 4), (128, 64, 16, 16), (4096, 1024)}
     assert {case.op for case in cpu} == {NORM, BLOCK, DOWN_BLOCK} and any(case.graph for case in cuda)
 
 
@@ -240,10 +240,10 @@ def test_eager_may_overwrite_what_it_normalised() -> None:
 @pytest.mark.parametrize(
     ("case", "served"),
     [
-        (norm_case((64, 16, 8, 8), "relu"), "cpu"),
+        (norm_case((64, 16, 16, 16), "relu"), "cpu"),
         (norm_case((3, 5), "relu"), "reference"),
         (block_case(G3, 4), "cpu, stock convolution"),
-        (block_case(dcgan_down_blocks()[2], 4), "cpu, stock convolution"),
+        (block_case(dcgan_down_blocks()[0], 4), "cpu, stock convolution"),
         (block_case(G4, 4, running=True, mode="fwd"), "reference, folded"),
     ],
     ids=["norm", "small", "block", "down_block", "evaluation"],
