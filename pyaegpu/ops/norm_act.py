@@ -22,11 +22,9 @@ from pyaegpu.reference.activations import NONE
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Elements from which a call's fixed cost no longer decides on a CPU, by what was measured there: in training with the
-# pixels of a channel together, in evaluation, and with channels innermost, where stock PyTorch's loops are better, but
-# not of few channels.
+# pixels of a channel together, or few channels innermost, where stock PyTorch's loops are slow; and otherwise.
 _CPU_LEAST = 2**17
-_CPU_LEAST_EVALUATION = 2**20
-_CPU_LEAST_INNERMOST = 2**21
+_CPU_LEAST_OTHERWISE = 2**20
 _FEW_CHANNELS = 16
 # Of a channel's values, where those of an image are fewer than the second number: they are walked as columns, whose own
 # cost is shared by too few rows below.
@@ -158,9 +156,8 @@ def _stock_is_as_fast(input: Tensor, args: NormArgs, channels_last: bool) -> boo
     rows = math.prod(input.shape) // max(1, input.shape[1])
     if not innermost and _is_true(rows < _CPU_LEAST_VALUES) and _is_true(rows // input.shape[0] < _SHORT_RUN):
         return True
-    least = _CPU_LEAST if args.training else _CPU_LEAST_EVALUATION
-    if innermost and not _is_true(input.shape[1] < _FEW_CHANNELS):
-        least = _CPU_LEAST_INNERMOST
+    slow = args.training and (not innermost or _is_true(input.shape[1] < _FEW_CHANNELS))
+    least = _CPU_LEAST if slow else _CPU_LEAST_OTHERWISE
     return _is_true(input.numel() < least)
 
 
