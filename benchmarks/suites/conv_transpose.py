@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from benchmarks import ours, stock
 from benchmarks.case import DTYPES, Candidate, Case, Inputs, Outputs, Step, Work
+from benchmarks.steps import step
 from benchmarks.suites.conv_transpose_shapes import Layer, cpu_cases, cuda_cases, layer_of, small_cases
 from benchmarks.tensors import in_float64, normals, without_doubt
 
@@ -47,17 +48,7 @@ def stock_layer(layer: Layer) -> Convolution:
 
 def step_of(convolve: Convolution, case: Case) -> Step:
     """The timed call, in "fwd+bwd" with the gradients of input, weight and bias for g."""
-
-    def forward(inputs: Inputs) -> Outputs:
-        with torch.no_grad():
-            return (convolve(*(inputs[name] for name in LEAVES)),)
-
-    def forward_backward(inputs: Inputs) -> Outputs:
-        leaves = [inputs[name] for name in LEAVES]
-        output = convolve(*leaves)
-        return output.detach(), *torch.autograd.grad(output, leaves, inputs["g"])
-
-    return forward if case.mode == "fwd" else forward_backward
+    return step(case, convolve, LEAVES, lambda inputs: (), lambda inputs, output: inputs["g"])
 
 
 class ConvTransposeSuite:

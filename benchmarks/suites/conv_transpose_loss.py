@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks import ours, stock
 from benchmarks.case import DTYPES, LAYOUTS, MODES, Candidate, Case, Inputs, Outputs, Step, Work
+from benchmarks.steps import step
 from benchmarks.suites import conv_transpose_shapes as convolutions
 from benchmarks.suites import vae_loss
 from benchmarks.suites.conv_transpose import stock_layer
@@ -105,16 +106,7 @@ def step_of(loss: Loss, case: Case) -> Step:
             seeds[value.dtype] = torch.full_like(value, upstream)
         return seeds.get(value.dtype)
 
-    def forward(inputs: Inputs) -> Outputs:
-        with torch.no_grad():
-            return (loss(*(inputs[name] for name in LEAVES), inputs["target"]),)
-
-    def forward_backward(inputs: Inputs) -> Outputs:
-        leaves = [inputs[name] for name in LEAVES]
-        value = loss(*leaves, inputs["target"])
-        return value.detach(), *torch.autograd.grad(value, leaves, seed(value))
-
-    return forward if case.mode == "fwd" else forward_backward
+    return step(case, loss, LEAVES, lambda inputs: (inputs["target"],), lambda inputs, value: seed(value))
 
 
 class ConvTransposeLossSuite:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks import ours, stock
 from benchmarks.case import DTYPES, Candidate, Case, Inputs, Outputs, Step, Work
+from benchmarks.steps import step
 from benchmarks.suites.norm_act_shapes import (
     BLOCK,
     LEAKY,
@@ -77,7 +78,6 @@ def step_of(run: Normalised, case: Case) -> Step:
     """The timed call, in "fwd+bwd" with the gradients of its leaves for g. A candidate in training has running
     statistics of its own, which every call updates and no result depends on."""
     kept: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
-    names = leaves_of(case)
 
     def statistics(inputs: Inputs) -> tuple[Tensor, Tensor]:
         if not trains(case):
@@ -87,16 +87,7 @@ def step_of(run: Normalised, case: Case) -> Step:
             kept[like.dtype] = torch.zeros_like(like), torch.ones_like(like)
         return kept[like.dtype]
 
-    def forward(inputs: Inputs) -> Outputs:
-        with torch.no_grad():
-            return (run(*(inputs[name] for name in names), *statistics(inputs)),)
-
-    def forward_backward(inputs: Inputs) -> Outputs:
-        leaves = [inputs[name] for name in names]
-        output = run(*leaves, *statistics(inputs))
-        return output.detach(), *torch.autograd.grad(output, leaves, inputs["g"])
-
-    return forward if case.mode == "fwd" else forward_backward
+    return step(case, run, leaves_of(case), statistics, lambda inputs, output: inputs["g"])
 
 
 class NormActSuite:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pyaegpu.backends import BackendError
 
@@ -20,3 +21,17 @@ def pytest_runtest_call(item):
         if "it has no kernels of" in str(error):
             pytest.skip(str(error))
         raise
+
+
+@pytest.fixture(scope="session")
+def torch_tests():
+    """torch_tests(name): a module of torch.testing._internal, PyTorch's own tests and their samples."""
+    pytest.importorskip("expecttest")
+
+    def module(name):
+        with pytest.MonkeyPatch.context() as patch:
+            # Importing PyTorch's test suite forbids setting torch.backends.* for good, which other tests here do.
+            patch.setattr(torch.backends, "disable_global_flags", lambda: None)
+            return pytest.importorskip(f"torch.testing._internal.{name}")
+
+    return module

@@ -13,14 +13,9 @@ each_activation = pytest.mark.parametrize("activation", [None, "relu", "tanh"])
 
 
 @pytest.fixture(scope="module")
-def testing():
-    """torch.testing._internal: the tables of functions and of modules."""
-    pytest.importorskip("expecttest")
-    with pytest.MonkeyPatch.context() as patch:
-        # Importing PyTorch's test suite forbids setting torch.backends.* for good, which other tests here do.
-        patch.setattr(torch.backends, "disable_global_flags", lambda: None)
-        methods = pytest.importorskip("torch.testing._internal.common_methods_invocations")
-        modules = pytest.importorskip("torch.testing._internal.common_modules")
+def testing(torch_tests):
+    """The tables of the function and of the module."""
+    methods, modules = (torch_tests(name) for name in ("common_methods_invocations", "common_modules"))
     functions = (info for info in methods.op_db if info.name == "nn.functional.batch_norm")
     return next(functions), next(info for info in modules.module_db if info.name == "nn.BatchNorm2d")
 

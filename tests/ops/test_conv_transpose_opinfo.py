@@ -15,15 +15,10 @@ each_activation = pytest.mark.parametrize("activation", [None, "relu"])
 
 
 @pytest.fixture(scope="module")
-def testing():
-    """torch.testing._internal: the tables of functions, of modules and of the older module tests."""
-    pytest.importorskip("expecttest")
-    with pytest.MonkeyPatch.context() as patch:
-        # Importing PyTorch's test suite forbids setting torch.backends.* for good, which other tests here do.
-        patch.setattr(torch.backends, "disable_global_flags", lambda: None)
-        methods = pytest.importorskip("torch.testing._internal.common_methods_invocations")
-        modules = pytest.importorskip("torch.testing._internal.common_modules")
-        older = pytest.importorskip("torch.testing._internal.common_nn")
+def testing(torch_tests):
+    """The tables of functions, of modules and of the older module tests."""
+    names = ("common_methods_invocations", "common_modules", "common_nn")
+    methods, modules, older = (torch_tests(name) for name in names)
     return methods.op_db, modules.module_db, older.module_tests + older.get_new_module_tests()
 
 

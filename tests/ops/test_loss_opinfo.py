@@ -16,13 +16,8 @@ OPS = {
 
 
 @pytest.fixture(scope="module")
-def infos():
-    pytest.importorskip("expecttest")
-    with pytest.MonkeyPatch.context() as patch:
-        # Importing PyTorch's test suite forbids setting torch.backends.* for good, which other tests here do.
-        patch.setattr(torch.backends, "disable_global_flags", lambda: None)
-        methods = pytest.importorskip("torch.testing._internal.common_methods_invocations")
-    return {info.name: info for info in methods.op_db if info.name in OPS}
+def infos(torch_tests):
+    return {info.name: info for info in torch_tests("common_methods_invocations").op_db if info.name in OPS}
 
 
 def mapped(sample):
