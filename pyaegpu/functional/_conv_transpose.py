@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu import _checks
+from pyaegpu.ops.conv_transpose_graph import output_sizes
 from pyaegpu.ops.conv_transpose_rules import ConvArgs
 from pyaegpu.reference.activations import NONE
 
@@ -129,7 +130,7 @@ def explain_failure(dims: int, input: Tensor, weight: Tensor, bias: Tensor | Non
         raise RuntimeError(f"weight must not be empty, got shape {tuple(weight.shape)}")
     if input.dim() not in (dims + 1, dims + 2):
         return
-    sizes = output_sizes(input.shape[-dims:], weight.shape[2:], args)
+    sizes = output_sizes(input.shape[-dims:], weight.shape[2:], *args[:3], args.dilation)
     if min(sizes) < 1:
         raise RuntimeError(
             f"input of size {tuple(input.shape[-dims:])} is too small: with padding {args.padding} the output would "
@@ -145,12 +146,6 @@ def one_type(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         _checks.same_device(name, tensor, "input", input)
         if tensor.dtype != input.dtype:
             raise RuntimeError(f"{name} must have the dtype of input, {input.dtype}; got {tensor.dtype}")
-
-
-def output_sizes(sizes: Sequence[int], kernel: Sequence[int], args: ConvArgs) -> list[int]:
-    """The sizes of the result's spatial dimensions."""
-    columns = zip(sizes, kernel, args.stride, args.padding, args.output_padding, args.dilation, strict=True)
-    return [(size - 1) * s - 2 * p + d * (k - 1) + extra + 1 for size, k, s, p, extra, d in columns]
 
 
 def explain_upsampling_failure(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -15,12 +15,12 @@ from pyaegpu.functional._conv_transpose import (
     activation_of,
     arguments,
     explain_failure,
-    output_sizes,
     tensors,
 )
 from pyaegpu.functional.conv_transpose import conv_transpose2d
 from pyaegpu.functional.vae_loss import KINDS, reconstruction_loss
 from pyaegpu.ops import conv_transpose_loss as ops
+from pyaegpu.ops.conv_transpose_graph import output_sizes
 from pyaegpu.ops.conv_transpose_rules import ConvArgs, Plan
 
 _REDUCTIONS = ("none", "sum", "mean", "batchmean", "sample")
@@ -154,7 +154,7 @@ def _fit(input: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, arg
         return False
     if input.dim() not in (3, 4) or weight.dim() != 4:
         return False
-    sizes = output_sizes(input.shape[-2:], weight.shape[2:], args)
+    sizes = output_sizes(input.shape[-2:], weight.shape[2:], *args[:3], args.dilation)
     return target.shape == (*input.shape[:-3], weight.shape[1] * args.groups, *sizes)
 
 

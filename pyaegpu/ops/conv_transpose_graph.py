@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu.ops import library
+from pyaegpu.ops.layout import empty_images
 from pyaegpu.ops.norm_act_graph import new_statistics
 from pyaegpu.reference.activations import NONE, gradient
 
@@ -43,23 +44,17 @@ _PRODUCTS = ("conv_transpose2d_phases_fwd", "conv_transpose2d_matmul_fwd")
 _NORM_PRODUCTS = ("conv_transpose2d_phases_norm_fwd", "conv_transpose2d_matmul_norm_fwd")
 
 
-def output_size(
-    input: Tensor,
-    weight: Tensor,
+def output_sizes(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     output_padding: Sequence[int],
-    dilation: Sequence[int] = (1, 1),
+    dilation: Sequence[int] | None = None,
 ) -> list[int]:
-    """Height and width of the result."""
-    return [
-        (input.shape[2 + i] - 1) * stride[i]
-        - 2 * padding[i]
-        + dilation[i] * (weight.shape[2 + i] - 1)
-        + output_padding[i]
-        + 1
-        for i in range(2)
-    ]
+    """The sizes of the result's spatial dimensions, from those of the input's."""
+    columns = zip(sizes, kernel, stride, padding, output_padding, dilation or (1,) * len(stride), strict=True)
+    return [(size - 1) * s - 2 * p + d * (k - 1) + extra + 1 for size, k, s, p, extra, d in columns]
 
 
 def stock_backward(
@@ -70,25 +65,22 @@ def stock_backward(
     padding: Sequence[int],
     output_padding: Sequence[int],
     needed: Sequence[bool],
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients at input and weight by stock PyTorch's kernels, where ``needed``."""
     if not any(needed):
         return None, None
     grads = torch.ops.aten.convolution_backward(
-        g, input, weight, None, stride, padding, [1, 1], True, output_padding, 1, [*needed, False]
+        g, input, weight, None, stride, padding, dilation, True, output_padding, groups, [*needed, False]
     )
     return grads[0], grads[1]
 
 
-def _empty(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
-    order = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=order)
-
-
 def _fake_forward(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
     stride, padding, output_padding, *_, channels_last = rest
-    size = output_size(input, weight, stride, padding, output_padding)
-    return _empty((input.shape[0], weight.shape[1], *size), input, channels_last)
+    size = output_sizes(input.shape[2:], weight.shape[2:], stride, padding, output_padding)
+    return empty_images((input.shape[0], weight.shape[1], *size), input, channels_last)
 
 
 def _fake_norm_forward(
@@ -106,8 +98,8 @@ def _fake_norm_forward(
 def _fake_small_bwd(g: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     *_, channels_last, need_input, need_weight, need_bias = rest
     return (
-        _empty(input.shape, input, channels_last) if need_input else input.new_empty(0),
-        _empty(weight.shape, weight, channels_last) if need_weight else weight.new_empty(0),
+        empty_images(input.shape, input, channels_last) if need_input else input.new_empty(0),
+        empty_images(weight.shape, weight, channels_last) if need_weight else weight.new_empty(0),
         g.new_empty(weight.shape[1] if need_bias else 0),
     )
 

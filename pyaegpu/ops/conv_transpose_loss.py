@@ -15,6 +15,7 @@ from pyaegpu import backends
 from pyaegpu.ops import conv_transpose_rules as rules
 from pyaegpu.ops import library
 from pyaegpu.ops.conv_transpose_graph import FAMILY as CONVOLUTION
+from pyaegpu.ops.conv_transpose_graph import stock_backward
 from pyaegpu.ops.conv_transpose_loss_graph import FAMILY, scaled
 from pyaegpu.ops.conv_transpose_rules import MATMUL, PASS, PHASES, SMALL, STOCK, ConvArgs, Plan
 from pyaegpu.ops.eager import differentiable, differentiate
@@ -134,10 +135,8 @@ def _gradients(
     if chosen.algorithm == SMALL:
         backward = library.implementation(CONVOLUTION, chosen.backend).conv_transpose2d_small_bwd
         return backward(g, input, weight, None, *args[:2], NONE, 0.0, *chosen[2:], *needed)
-    grads = torch.ops.aten.convolution_backward(
-        g, input, weight, None, *args[:2], args.dilation, True, args.output_padding, args.groups, [*needed[:2], False]
-    )
-    return *grads[:2], g.sum((0, 2, 3)) if needed[2] else None
+    grads = stock_backward(g, input, weight, *args[:3], needed[:2], args.dilation, args.groups)
+    return *grads, g.sum((0, 2, 3)) if needed[2] else None
 
 
 _CONVOLUTIONS = {

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pyaegpu.ops import library
-from pyaegpu.ops.conv_transpose_graph import output_size
-from pyaegpu.ops.layout import dense
+from pyaegpu.ops.conv_transpose_graph import output_sizes
+from pyaegpu.ops.layout import dense, empty_images
 from pyaegpu.reference.activations import NONE
 from pyaegpu.reference.vae_loss import accumulator
 
@@ -50,9 +50,8 @@ def _fake_small_loss(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: 
     loss = input.new_empty((), dtype=accumulator(input.dtype))
     if not need_grad:
         return loss, input.new_empty(0)
-    shape = (input.shape[0], weight.shape[1], *output_size(input, weight, stride, padding, output_padding))
-    order = torch.channels_last if channels_last else torch.contiguous_format
-    return loss, torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=order)
+    size = output_sizes(input.shape[2:], weight.shape[2:], stride, padding, output_padding)
+    return loss, empty_images((input.shape[0], weight.shape[1], *size), input, channels_last)
 
 
 def _fake_activation_loss(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyaegpu import backends
 from pyaegpu.ops import conv_transpose, library, norm_act
 from pyaegpu.ops import conv_transpose_rules as rules
-from pyaegpu.ops.conv_transpose_graph import FAMILY, norm_backward, output_size
+from pyaegpu.ops.conv_transpose_graph import FAMILY, norm_backward, output_sizes
 from pyaegpu.ops.conv_transpose_rules import MATMUL, PHASES, ConvArgs, Plan
 from pyaegpu.ops.eager import differentiable, differentiate
 from pyaegpu.ops.layout import suggests_channels_last
@@ -94,7 +94,7 @@ def _plan(operands: Operands, running: Running, conv: ConvArgs, norm: NormArgs) 
 def _result(operands: Operands, conv: ConvArgs) -> Tensor:
     """A tensor without memory of its own in place of the convolution's result: its shape, dtype and device."""
     input, weight = operands[:2]
-    size = output_size(input, weight, *conv[:3], conv.dilation)
+    size = output_sizes(input.shape[2:], weight.shape[2:], *conv[:3], conv.dilation)
     return input.new_empty(1).expand(input.shape[0], weight.shape[1] * conv.groups, *size)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from pyaegpu import backends
-from pyaegpu.ops.conv_transpose_graph import FAMILY, output_size
+from pyaegpu.ops.conv_transpose_graph import FAMILY, output_sizes
 from pyaegpu.ops.layout import suggests_channels_last
 from pyaegpu.reference.activations import NONE, RELU
 
@@ -140,7 +140,7 @@ def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, 
     if not _alike(input, weight, bias):
         return "dtypes or devices differ"
     empty = input.numel() == 0 or weight.numel() == 0
-    if not _regular(args) or empty or min(output_size(input, weight, *args[:3])) < 1:
+    if not _regular(args) or empty or min(output_sizes(input.shape[2:], weight.shape[2:], *args[:3])) < 1:
         return "nothing to compute"
     if _is_vast(input, weight, args):
         return "it counts in 32 bits within an image"
@@ -188,7 +188,7 @@ def _pixels(input: Tensor) -> int:
 
 def _plane(input: Tensor, weight: Tensor, args: ConvArgs) -> int:
     """Pixels of an output image."""
-    return math.prod(output_size(input, weight, *args[:3]))
+    return math.prod(output_sizes(input.shape[2:], weight.shape[2:], *args[:3]))
 
 
 def _is_vast(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:

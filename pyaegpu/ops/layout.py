@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 
@@ -36,3 +39,12 @@ def suggests_channels_last(tensor: Tensor) -> bool:
             return False
         least = strides[dim] * (shape[dim] if shape[dim] > 1 else 1)
     return True
+
+
+def empty_images(shape: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
+    """An empty tensor [N, C, *spatial] of the dtype and device of ``like``; channels_last is for two or three spatial
+    dimensions."""
+    order = torch.contiguous_format
+    if channels_last:
+        order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=order)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu.ops import library
+from pyaegpu.ops.layout import empty_images
 from pyaegpu.reference.vae_loss import accumulator
 
 FAMILY = "norm_act"
@@ -26,14 +27,6 @@ _SCHEMAS = {
 }
 
 
-def new_like(input: Tensor, channels_last: bool) -> Tensor:
-    """An empty tensor of the shape, dtype and device of ``input``, in one of the two memory formats."""
-    order = torch.contiguous_format
-    if channels_last:
-        order = torch.channels_last if input.dim() == 4 else torch.channels_last_3d
-    return torch.empty(input.shape, dtype=input.dtype, device=input.device, memory_format=order)
-
-
 def new_statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Empty mean, 1 / std and variance of every channel."""
     mean, invstd, var = (input.new_empty(input.shape[1], dtype=accumulator(input.dtype)) for _ in range(3))
@@ -41,12 +34,12 @@ def new_statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _fake_fwd(input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return new_like(input, rest[-1]), *new_statistics(input)
+    return empty_images(input.shape, input, rest[-1]), *new_statistics(input)
 
 
 def _fake_bwd(g: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
     *_, channels_last, need_input, need_params = rest
-    d_input = new_like(input, channels_last) if need_input else input.new_empty(0)
+    d_input = empty_images(input.shape, input, channels_last) if need_input else input.new_empty(0)
     if not need_params:
         return d_input, input.new_empty(0), input.new_empty(0)
     acc = accumulator(input.dtype)
