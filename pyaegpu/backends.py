@@ -22,7 +22,7 @@ MEASURED: dict[tuple[str, tuple[int, int]], tuple[str, ...]] = {}
 # Families that a backend has no kernels of.
 _UNSERVED = {
     (family, "cuda"): f"it has no kernels of {family}; triton has"
-    for family in ("conv_transpose_loss", "corrupt", "norm_act")
+    for family in ("conv_transpose_loss", "corrupt", "nearest_unpool", "norm_act")
 }
 
 
@@ -126,11 +126,22 @@ def first_available(names: tuple[str, ...], family: str, wanted_by: str) -> str:
     raise BackendError(f"{wanted_by} needs one of the backends {', '.join(names)}; {listed}")
 
 
-def explain(family: str, op: str, device: torch.device, algorithm: str) -> Explanation:
-    """The backend of a call of ``op`` on ``device``; ``algorithm`` is that of the kernels."""
+def explain(family: str, op: str, device: torch.device, algorithm: str, refusal: str | None = None) -> Explanation:
+    """The backend of a call of ``op`` on ``device``; ``algorithm`` is that of the kernels, and ``refusal`` why they
+    cannot serve this call."""
     chosen = choose(family, device)
-    algorithm = "stock PyTorch functions" if chosen == "reference" else algorithm
-    return Explanation(op, chosen, algorithm, refusals(family, device, chosen))
+    served = "reference" if refusal is not None else chosen
+    algorithm = "stock PyTorch functions" if served == "reference" else algorithm
+    others = refusals(family, device, served)
+    if refusal is not None and chosen != "reference":
+        others[chosen] = refusal
+    return Explanation(op, served, algorithm, others)
+
+
+def explain_plain(op: str, reason: str) -> Explanation:
+    """The explanation of a function without kernels."""
+    others = {name: reason for name in NAMES if name not in ("auto", "reference")}
+    return Explanation(op, "reference", "stock PyTorch functions", others)
 
 
 def refusals(family: str, device: torch.device, chosen: str) -> dict[str, str]:

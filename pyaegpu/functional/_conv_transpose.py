@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from operator import index
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyaegpu import _checks
+from pyaegpu.functional._numbers import Numbers, is_key, one_for_each
 from pyaegpu.ops.conv_transpose_graph import output_sizes
 from pyaegpu.ops.conv_transpose_rules import ConvArgs
 from pyaegpu.reference.activations import NONE
 
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh", "sigmoid")
-Numbers = int | Sequence[int]
 
 
 class Activation(NamedTuple):
@@ -42,14 +40,9 @@ def arguments(
     dims: int, numbers: tuple[Numbers, Numbers, Numbers, int, Numbers], activation: Activation
 ) -> ConvArgs | None:
     """The numbers of a call, or None where stock PyTorch has to say what is wrong with them."""
-    if not torch.compiler.is_compiling() and all(map(_is_key, numbers)):
+    if not torch.compiler.is_compiling() and all(map(is_key, numbers)):
         return _cached_arguments(dims, numbers, activation)
     return _arguments(dims, numbers, activation)
-
-
-def _is_key(value: Any) -> bool:
-    """Whether a number, or several, is told from every other by ``==``: True is 1 there, and a tensor may change."""
-    return type(value) is int or (type(value) is tuple and all(type(each) is int for each in value))
 
 
 def _arguments(
@@ -57,7 +50,7 @@ def _arguments(
 ) -> ConvArgs | None:
     stride, padding, output_padding, groups, dilation = numbers
     strides, paddings, extras, dilations = (
-        _one_for_each(each, dims) for each in (stride, padding, output_padding, dilation)
+        one_for_each(each, dims) for each in (stride, padding, output_padding, dilation)
     )
     if strides is None or paddings is None or extras is None or dilations is None:
         return None
@@ -69,25 +62,6 @@ def _arguments(
 @functools.lru_cache(maxsize=1024)
 def _cached_arguments(dims: int, numbers: Any, activation: Activation) -> ConvArgs | None:
     return _arguments(dims, numbers, activation)
-
-
-def _one_for_each(value: Numbers, dims: int) -> tuple[int, ...] | None:
-    """One number for each dimension, or None where ``value`` is neither a number nor as many of them."""
-    if isinstance(value, bool):
-        return None
-    try:
-        if not isinstance(value, (list, tuple)):
-            return (_integer(value),) * dims
-        numbers = tuple(map(_integer, value))
-    except TypeError:
-        return None
-    numbers = numbers * dims if len(numbers) == 1 else numbers
-    return numbers if len(numbers) == dims else None
-
-
-def _integer(value: Any) -> int:
-    # A symbolic number of a compiled graph stays one.
-    return value if isinstance(value, torch.SymInt) else index(value)  # type: ignore[return-value]
 
 
 def tensors(input: object, weight: object, bias: object) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from pyaegpu import backends
 
@@ -70,6 +72,18 @@ def split_factor(args: Any, whole: bool) -> tuple[Any, float]:
     """The op's arguments with a factor of 1, and the factor, unless ``whole``: an op specialises a graph on its
     numbers, and a factor that divides by the batch size would have it compiled anew for each."""
     return (args, 1.0) if whole else (args._replace(factor=1.0), args.factor)
+
+
+def is_differentiated(input: Tensor) -> bool:
+    """Whether a call on ``input`` takes part in autograd, forward mode included: else its Function can be left out."""
+    if input.requires_grad and torch.is_grad_enabled():
+        return True
+    return forward_ad._current_level >= 0
+
+
+def is_known(condition: Any) -> bool:
+    """Whether a condition holds; of symbolic sizes, whether it must: a comparison would bind a graph to one side."""
+    return statically_known_true(condition) if torch.compiler.is_compiling() else bool(condition)
 
 
 def _needs_grad(tensors: tuple[Tensor | None, ...]) -> bool:

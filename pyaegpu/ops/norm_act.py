@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from pyaegpu import backends
 from pyaegpu.ops import library
-from pyaegpu.ops.eager import differentiable, differentiate, route_of
+from pyaegpu.ops.eager import differentiable, differentiate, is_known, route_of
 from pyaegpu.ops.layout import suggests_channels_last
 from pyaegpu.ops.norm_act_graph import FAMILY
 from pyaegpu.reference import norm_act as reference
@@ -80,7 +79,7 @@ def refuse_one_value(shape: torch.Size, training: bool) -> None:
         ValueError: in training, for such a shape.
     """
     if (
-        training and _is_true(shape[1] > 0) and _is_true(math.prod(shape) == shape[1])
+        training and is_known(shape[1] > 0) and is_known(math.prod(shape) == shape[1])
     ):  # Size.numel() would bind a graph to its sizes
         raise ValueError(f"input must have more than 1 value per channel when training, got input size {shape}")
 
@@ -92,7 +91,7 @@ def refusal(input: Tensor, running: Running, weight: Tensor | None, bias: Tensor
         return f"its kernels do not take {input.dtype}"
     if not 2 <= input.dim() <= 5:
         return "its kernels take two to five dimensions"
-    if _is_true(input.numel() == 0):
+    if is_known(input.numel() == 0):
         return "nothing to compute"
     if any(t.dim() != 1 or t.shape != input.shape[1:2] or t.device != input.device for t in given):
         return "the parameters do not fit"
@@ -134,16 +133,10 @@ def explain(
     reason = refusal(input, running, weight, bias)
     if reason is None and _stock_is_as_fast(input, args, channels_last):
         reason = "stock PyTorch is as fast for such a call, by what was measured on a CPU"
-    if reason is None:
-        algorithm = "normalisation and activation in one pass"
-        if args.training:
-            algorithm = f"statistics by tiles, then {algorithm}; backward in two passes"
-        return backends.explain(FAMILY, op, input.device, algorithm)
-    others = backends.refusals(FAMILY, input.device, "reference")
-    chosen = backends.choose(FAMILY, input.device)
-    if chosen != "reference":
-        others[chosen] = reason
-    return backends.Explanation(op, "reference", "stock PyTorch functions", others)
+    algorithm = "normalisation and activation in one pass"
+    if args.training:
+        algorithm = f"statistics by tiles, then {algorithm}; backward in two passes"
+    return backends.explain(FAMILY, op, input.device, algorithm, reason)
 
 
 def _stock_is_as_fast(input: Tensor, args: NormArgs, channels_last: bool) -> bool:
@@ -154,16 +147,11 @@ def _stock_is_as_fast(input: Tensor, args: NormArgs, channels_last: bool) -> boo
     if input.dtype.itemsize == 2 or (args.activation == NONE and (innermost or not args.training)):
         return True
     rows = math.prod(input.shape) // max(1, input.shape[1])
-    if not innermost and _is_true(rows < _CPU_LEAST_VALUES) and _is_true(rows // input.shape[0] < _SHORT_RUN):
+    if not innermost and is_known(rows < _CPU_LEAST_VALUES) and is_known(rows // input.shape[0] < _SHORT_RUN):
         return True
-    slow = args.training and (not innermost or _is_true(input.shape[1] < _FEW_CHANNELS))
+    slow = args.training and (not innermost or is_known(input.shape[1] < _FEW_CHANNELS))
     least = _CPU_LEAST if slow else _CPU_LEAST_OTHERWISE
-    return _is_true(input.numel() < least)
-
-
-def _is_true(condition: Any) -> bool:
-    """Of symbolic sizes, whether it must be: a comparison would bind a graph to sizes on one side."""
-    return statically_known_true(condition) if torch.compiler.is_compiling() else bool(condition)
+    return is_known(input.numel() < least)
 
 
 class _BatchNormAct(torch.autograd.Function):
