@@ -8,7 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyaegpu import backends
-from pyaegpu.functional import conv_transpose, conv_transpose_loss, conv_transpose_norm, norm_act, penalties
+from pyaegpu.functional import (
+    conv_transpose,
+    conv_transpose_loss,
+    conv_transpose_norm,
+    max_pool,
+    max_unpool,
+    nearest_unpool,
+    norm_act,
+    penalties,
+)
 from pyaegpu.ops import corrupt, reparameterize, vae_loss
 
 _OPS = {
@@ -18,13 +27,22 @@ _OPS = {
     penalties: ("contractive_penalty", "sparsity_penalty"),
 }
 # Here shapes decide, not the device alone.
-_BY_CALL = {
-    name: conv_transpose.explain
-    for name in ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "upsample_conv2d")
+_BY_CALL: dict[str, Any] = {
+    f"{op}{dims}d": explain_op
+    for op, explain_op in (
+        ("bed_of_nails", nearest_unpool.explain),
+        ("conv_transpose", conv_transpose.explain),
+        ("max_pool", max_pool.explain),
+        ("max_unpool", max_unpool.explain),
+        ("nearest_unpool", nearest_unpool.explain),
+    )
+    for dims in (1, 2, 3)
 } | {
     "batch_norm_act": norm_act.explain,
     "conv_transpose2d_loss": conv_transpose_loss.explain,
     "conv_transpose2d_norm_act": conv_transpose_norm.explain,
+    "decode_pool_codes": max_unpool.explain_decode,
+    "upsample_conv2d": conv_transpose.explain,
 }
 _FAMILIES: dict[str, Any] = {name: family for family, names in _OPS.items() for name in names}
 
