@@ -279,6 +279,94 @@ def test_a_transposed_convolution_refuses_a_backend_that_cannot_serve(name):
         pyaegpu.conv_transpose2d(torch.rand(2, 3, 4, 4), torch.rand(3, 2, 3, 3))
 
 
+IMAGE = torch.rand(2, 3, 8, 8)
+PLACES = torch.nn.functional.max_pool2d(IMAGE, 2, return_indices=True)[1]
+GATHERED = {
+    "pool": (pyaegpu.max_pool2d, (IMAGE, 2), "maxima and places in one pass; backward by gathering"),
+    "unpool of codes": (
+        pyaegpu.max_unpool2d,
+        (IMAGE[..., :4, :4], torch.zeros(2, 3, 4, 4, dtype=torch.uint8), 2),
+        "every place of the output asks its windows",
+    ),
+    "unpool of plane indices": (
+        pyaegpu.max_unpool2d,
+        (IMAGE[..., :4, :4], PLACES, 2),
+        "every place of the output asks its windows; where an index is outside its window, an ordered scatter",
+    ),
+    "nearest": (pyaegpu.nearest_unpool2d, (IMAGE, 2), "every cell of the result asks for its value"),
+    "nails": (pyaegpu.bed_of_nails2d, (IMAGE, (2, 3)), "every cell of the result asks for its value"),
+}
+each_gathered = pytest.mark.parametrize("name", GATHERED)
+
+
+@each_gathered
+def test_explain_of_pooling_and_unpooling(name):
+    fn, args, algorithm = GATHERED[name]
+    with pyaegpu.backend("cpu"):
+        found = pyaegpu.explain(fn, *args)
+        assert (found.op, found.backend, found.algorithm) == (fn.__name__, "cpu", algorithm)
+        assert found.others["reference"] == "'cpu' was selected" and set(found.others) == {
+            "cuda",
+            "triton",
+            "reference",
+        }
+        assert all(found.others.values())
+        integers = pyaegpu.explain(fn, args[0].long(), *args[1:])
+        assert integers.backend == "reference" and "do not take torch.int64" in integers.others["cpu"]
+        empty = pyaegpu.explain(fn, *(t[:0] if isinstance(t, torch.Tensor) else t for t in args))
+        assert empty.backend == "reference" and empty.others["cpu"] == "nothing to compute"
+    with pyaegpu.backend("reference"):
+        found = pyaegpu.explain(fn, *args)
+    assert found.backend == "reference" and found.others["cpu"] == "'reference' was selected"
+    assert found.algorithm == "stock PyTorch functions"
+
+
+def test_stock_pools_where_that_was_measured_to_be_as_fast():
+    """On a CPU: few elements, channels_last and short rows, unless codes are wanted, which stock has not."""
+    pyaegpu.backend("auto")
+    large, codes = torch.rand(2, 16, 32, 40), {"return_indices": True, "index_dtype": torch.uint8}
+    ordered = large.contiguous(memory_format=torch.channels_last)
+    for args in ((IMAGE, 2), (IMAGE, 2, 2, 0, 1, False, True), (ordered, 2), (large[..., :31], 3, 2, 1)):
+        found = pyaegpu.explain(pyaegpu.max_pool2d, *args)
+        assert found.backend == "reference" and "stock PyTorch is as fast" in found.others["cpu"]
+        with pyaegpu.backend("cpu"):
+            assert pyaegpu.explain(pyaegpu.max_pool2d, *args).backend == "cpu"
+    for input in (IMAGE, ordered, large):
+        assert pyaegpu.explain(pyaegpu.max_pool2d, input, 2, **codes).backend == "cpu"
+    assert pyaegpu.explain(pyaegpu.max_pool2d, large, 2).backend == "cpu"
+    assert pyaegpu.explain(pyaegpu.max_pool3d, large[None], 2).backend == "cpu"
+
+
+@each_gathered
+@pytest.mark.parametrize("backend, used", [("reference", []), ("cpu", ["pyaegpu_cpu"])])
+def test_a_selected_backend_pools_and_unpools(name, backend, used):
+    fn, args, _ = GATHERED[name]
+    with pyaegpu.backend(backend), Namespaces() as namespaces:
+        fn(*args)
+    assert namespaces.seen == used
+
+
+@each_gathered
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_pooling_and_unpooling_refuse_a_backend_that_cannot_serve(backend, name):
+    fn, args, _ = GATHERED[name]
+    with pyaegpu.backend(backend):
+        for call in (fn, lambda *a: pyaegpu.explain(fn, *a)):
+            with pytest.raises(RuntimeError, match=rf"'{backend}' was selected but cannot run (max|nearest)_unpool"):
+                call(*args)
+
+
+def test_explain_of_bad_pooling_and_unpooling():
+    with pytest.raises(RuntimeError, match="input"):
+        pyaegpu.explain(pyaegpu.max_pool2d, IMAGE[0, 0], 2)
+    with pytest.raises(ValueError, match="index_dtype"):
+        pyaegpu.explain(pyaegpu.max_pool2d, IMAGE, 2, index_dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="indices"):
+        pyaegpu.explain(pyaegpu.max_unpool2d, IMAGE, PLACES, 2)
+    with pytest.raises(TypeError, match="kernel_size"):
+        pyaegpu.explain(pyaegpu.nearest_unpool2d, IMAGE, "2")
+
+
 def test_explain_takes_the_tensors_from_keywords():
     found = pyaegpu.explain(pyaegpu.reconstruction_loss, recon=X, target=X, kind="mse")
     assert found.op == "reconstruction_loss"

@@ -22,6 +22,32 @@ CONV_TRANSPOSE = (
     },
     {"activation": None, "negative_slope": 0.01},
 )
+MAX_POOL = (
+    {
+        "input": EMPTY,
+        "kernel_size": EMPTY,
+        "stride": None,
+        "padding": 0,
+        "dilation": 1,
+        "ceil_mode": False,
+        "return_indices": False,
+    },
+    {"index_dtype": torch.int64},
+)
+MAX_UNPOOL = (
+    {
+        "input": EMPTY,
+        "indices": EMPTY,
+        "kernel_size": EMPTY,
+        "stride": None,
+        "padding": 0,
+        "output_size": None,
+    },
+    {"dilation": 1},
+)
+WINDOW_UNPOOL = ({"input": EMPTY, "kernel_size": EMPTY}, {})
+# Of these the function of images tells the arguments.
+BY_DIMENSIONS = ("conv_transpose", "max_pool", "max_unpool", "nearest_unpool", "bed_of_nails")
 SIGNATURES = {
     "reconstruction_loss": (
         {"recon": EMPTY, "target": EMPTY, "kind": "bce"},
@@ -81,6 +107,13 @@ SIGNATURES = {
         {"input": EMPTY, "weight": EMPTY, "bias": None},
         {"scale": 2, "activation": None, "negative_slope": 0.01},
     ),
+    **{f"max_pool{dims}d": MAX_POOL for dims in (1, 2, 3)},
+    **{f"max_unpool{dims}d": MAX_UNPOOL for dims in (1, 2, 3)},
+    **{f"{name}{dims}d": WINDOW_UNPOOL for name in ("nearest_unpool", "bed_of_nails") for dims in (1, 2, 3)},
+    "decode_pool_codes": (
+        {"codes": EMPTY, "kernel_size": EMPTY, "stride": None, "padding": 0},
+        {"dilation": 1, "input_size": EMPTY},
+    ),
     "contractive_penalty": ({"hidden": EMPTY, "weight": EMPTY}, {"reduction": "mean"}),
 }
 
@@ -111,9 +144,13 @@ def test_all_names_exist():
 def test_docstrings_name_every_argument(name):
     function = getattr(pyaegpu, name)
     parameters = inspect.signature(function).parameters
-    if name in ("conv_transpose1d", "conv_transpose3d"):
-        assert ":func:`conv_transpose2d`" in function.__doc__
-        function = pyaegpu.conv_transpose2d
+    if name[:-2] in BY_DIMENSIONS and not name.endswith("2d"):
+        assert f":func:`{name[:-2]}2d`" in function.__doc__
+        name = f"{name[:-2]}2d"
+    if name == "bed_of_nails2d":
+        assert ":func:`nearest_unpool2d`" in pyaegpu.bed_of_nails2d.__doc__
+        name = "nearest_unpool2d"
+    function = getattr(pyaegpu, name)
     assert all(f"{parameter}: " in function.__doc__ for parameter in parameters)
 
 
@@ -126,6 +163,16 @@ def test_modules_take_the_keyword_arguments_of_their_functions():
         ours = {n: p.default for n, p in inspect.signature(module).parameters.items()}
         theirs = {n: p.default for n, p in list(inspect.signature(function).parameters.items())[inputs:]}
         assert ours == theirs
+
+
+def test_modules_of_pooling_take_stocks_arguments():
+    for name in ("MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"):
+        ours, stock = getattr(pyaegpu.nn, name), getattr(torch.nn, name)
+        assert issubclass(ours, stock)
+        call = inspect.signature(stock.forward).parameters
+        assert {n: p.default for n, p in inspect.signature(ours.forward).parameters.items()} == {
+            n: p.default for n, p in call.items()
+        }
 
 
 def test_reparameterize_takes_its_options_at_init_and_its_tensors_at_the_call():

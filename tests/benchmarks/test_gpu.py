@@ -14,6 +14,7 @@ from benchmarks.suites import (
     conv_transpose_loss,
     conv_transpose_shapes,
     corrupt,
+    max_unpool_shapes,
     norm_act_shapes,
     reparameterize,
     vae_loss,
@@ -32,6 +33,8 @@ CASES = [
     *(("conv_transpose", case) for case in conv_transpose_shapes.small_cases("bfloat16") if case.mode == "fwd+bwd"),
     *(("norm_act", case) for case in norm_act_shapes.small_cases("bfloat16")),
     *(("conv_transpose_loss", case) for case in conv_transpose_loss.small_cases("bfloat16")),
+    *(("max_unpool", case) for case in max_unpool_shapes.small_cases("bfloat16")[::2]),
+    *(("nearest_unpool", case) for case in max_unpool_shapes.small_window_cases("bfloat16")[::2]),
 ]
 
 

@@ -7,7 +7,14 @@ import torch
 
 from benchmarks.case import DTYPES, LAYOUTS, MODES
 from benchmarks.registry import SUITES, get_suite
-from benchmarks.suites import conv_transpose_loss, conv_transpose_shapes, corrupt, norm_act_shapes, reparameterize
+from benchmarks.suites import (
+    conv_transpose_loss,
+    conv_transpose_shapes,
+    corrupt,
+    max_unpool_shapes,
+    norm_act_shapes,
+    reparameterize,
+)
 from benchmarks.suites.vae_loss import CACHE_RESIDENT, LEAVES, VaeLossSuite, make_case, step_of, stock_loss
 
 SUITE = VaeLossSuite()
@@ -16,6 +23,8 @@ OPS = {
     "conv_transpose": conv_transpose_shapes.OPS,
     "norm_act": norm_act_shapes.OPS,
     "conv_transpose_loss": (conv_transpose_loss.OP,),
+    "max_unpool": max_unpool_shapes.OPS,
+    "nearest_unpool": max_unpool_shapes.WINDOW_OPS,
 }
 EVERY = [(device, size) for device in ("cpu", "cuda") for size in ("full", "tiny")]
 

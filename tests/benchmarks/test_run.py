@@ -237,7 +237,7 @@ def test_run_gpu_deals_a_large_suite_to_several_stages(tmp_path: Path) -> None:
     done = run_gpu("bench", out, folder)
     asked = [line.split() for line in done.stdout.splitlines() if line.startswith("-m benchmarks.run")]
     shards = [(words[words.index("--suite") + 1], words[words.index("--shard") + 1]) for words in asked]
-    parts = {"conv_transpose": 10, "norm_act": 5, "conv_transpose_loss": 2}
+    parts = {"conv_transpose": 10, "norm_act": 5, "conv_transpose_loss": 2, "max_unpool": 6}
     expected = [(suite, f"{i + 1}/{parts.get(suite, 1)}") for suite in SUITES for i in range(parts.get(suite, 1))]
     assert done.returncode == 0, done.stdout + done.stderr
     assert shards == expected

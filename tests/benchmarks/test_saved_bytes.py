@@ -73,7 +73,14 @@ def test_a_loss_keeps_one_tensor_beside_input_and_target(end: tuple[str, str]) -
 def test_the_command_prints_every_block_and_the_generator(capsys: pytest.CaptureFixture[str]) -> None:
     assert saved_bytes.main(["--batch", "2", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    for name in ("dcgan64_g1", "dcgan64_g4", "dcgan64_d2", "bce_logits", "DCGAN-64 generator"):
+    for name in (
+        "dcgan64_g1",
+        "dcgan64_g4",
+        "dcgan64_d2",
+        "bce_logits",
+        "max_pool2d 64x224x224 codes",
+        "DCGAN-64 generator",
+    ):
         assert sum(name in line for line in printed) == 1
     generator = next(line.split("|")[2:4] for line in printed if "generator" in line)
     assert float(generator[1]) <= 1.01 * float(generator[0])

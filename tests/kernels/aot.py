@@ -18,6 +18,7 @@ from unittest import mock
 import aot_calls_conv_transpose
 import aot_calls_conv_transpose_loss
 import aot_calls_conv_transpose_small
+import aot_calls_max_unpool
 import aot_calls_norm_act
 import aot_calls_sampling
 import aot_calls_vae_loss
@@ -39,6 +40,7 @@ FAMILIES = (
     aot_calls_conv_transpose_small,
     aot_calls_conv_transpose_loss,
     aot_calls_norm_act,
+    aot_calls_max_unpool,
 )
 
 
