@@ -6,6 +6,7 @@ from benchmarks.case import Suite
 from benchmarks.suites.conv_transpose import ConvTransposeSuite
 from benchmarks.suites.conv_transpose_loss import ConvTransposeLossSuite
 from benchmarks.suites.corrupt import CorruptSuite
+from benchmarks.suites.max_unpool import MaxUnpoolSuite, NearestUnpoolSuite
 from benchmarks.suites.norm_act import NormActSuite
 from benchmarks.suites.reparameterize import ReparameterizeSuite
 from benchmarks.suites.vae_loss import VaeLossSuite
@@ -19,6 +20,8 @@ SUITES: dict[str, Suite] = {
         ConvTransposeSuite(),
         NormActSuite(),
         ConvTransposeLossSuite(),
+        MaxUnpoolSuite(),
+        NearestUnpoolSuite(),
     )
 }
 

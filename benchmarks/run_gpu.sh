@@ -6,8 +6,9 @@ set -u
 readonly LIMIT_S=470
 readonly SKIPPED=77
 readonly BENCH_BUDGET_S=400
-readonly SUITES=(vae_loss reparameterize corrupt conv_transpose norm_act conv_transpose_loss)
-readonly -A SHARDS=([conv_transpose]=10 [norm_act]=5 [conv_transpose_loss]=2) # suites that do not fit one stage
+readonly SUITES=(vae_loss reparameterize corrupt conv_transpose norm_act conv_transpose_loss max_unpool nearest_unpool)
+# suites that do not fit one stage
+readonly -A SHARDS=([conv_transpose]=10 [norm_act]=5 [conv_transpose_loss]=2 [max_unpool]=6)
 
 readonly IS_SHARD='^(.+)-([0-9]+)of([0-9]+)$'
 
@@ -19,11 +20,13 @@ stages, each under 8 minutes, each printing a short summary last:
   build      builds pyaegpu in place (TORCH_CUDA_ARCH_LIST, default 9.0a)     build.log
   test       pytest -m gpu                                                    test.log
   sanitize   compute-sanitizer memcheck on small awkward shapes               sanitize.log
-  bench-SUITE  vae_loss, reparameterize, corrupt, conv_transpose, norm_act or conv_transpose_loss
+  bench-SUITE  vae_loss, reparameterize, corrupt, conv_transpose, norm_act, conv_transpose_loss, max_unpool
+               or nearest_unpool
                                                       bench-SUITE.log SUITE.json SUITE.md
   bench-SUITE-IofN  every N-th case of that suite from the I-th, where it does not fit one stage
   profile    ncu on one large call per family and GPU backend                 profile.log
-  bench      every suite, one stage after another; conv_transpose in 10, norm_act in 5, conv_transpose_loss in 2
+  bench      every suite, one stage after another; conv_transpose in 10, norm_act in 5, conv_transpose_loss in 2,
+             max_unpool in 6
   all        build, test, bench (default)
 
 ARGUMENTS after -- go to pytest (test) or to python3 -m benchmarks.run (bench), for example
@@ -136,10 +139,11 @@ is_suite() {
 
 profile_commands() {
   local rc=0 call
-  # the cuda backend has kernels of the first two, and of conv_transpose those for few output channels
+  # the cuda backend has kernels of the first two, of max_unpool, and of conv_transpose those for few output channels
   for call in vae_loss:cuda vae_loss:triton reparameterize:cuda reparameterize:triton corrupt:triton \
     conv_transpose:triton conv_transpose-few:cuda conv_transpose-few:triton norm_act:triton norm_act-block:triton \
-    conv_transpose_loss:triton; do
+    conv_transpose_loss:triton max_unpool:cuda max_unpool:triton max_unpool-pool:cuda max_unpool-pool:triton \
+    nearest_unpool:triton; do
     ncu --clock-control none --target-processes all --nvtx --nvtx-include 'profile/' --set detailed \
       python3 -m benchmarks.smoke --backend "${call#*:}" --profile "${call%:*}" || rc=1
   done

@@ -18,7 +18,7 @@ from benchmarks import ours
 from benchmarks.case import LAYOUTS, Case
 from benchmarks.registry import SUITES
 from benchmarks.report import markdown
-from benchmarks.suites import conv_transpose_loss, norm_act_shapes
+from benchmarks.suites import conv_transpose_loss, max_unpool_shapes, norm_act_shapes
 from benchmarks.suites.conv_transpose_shapes import LAST, Layer, dcgan
 
 GIVEN = ("input", "target")  # inputs of a case that are no parameters
@@ -58,7 +58,7 @@ def of_case(suite: str, case: Case, device: str) -> Line:
         return saved_bytes(lambda: step(inputs), parameters)
 
     layer = dict(case.options).get("layer", "x".join(map(str, case.shape[1:])))
-    kind = dict(case.options).get("kind", "")
+    kind = dict(case.options).get("kind", dict(case.options).get("indices", ""))
     return Line(f"{case.op} {layer} {kind}".rstrip(), saved("eager"), saved("pyaegpu:auto"))
 
 
@@ -93,7 +93,8 @@ def _our_layer(layer: Layer) -> nn.Module:
 
 
 def lines(batch: int, device: str) -> list[Line]:
-    """Each block of DCGAN and its last layer with a loss, then the generator; channels_last."""
+    """Each block of DCGAN, its last layer with a loss, SegNet's first pooling, alone with either kind of index and with
+    the unpooling after it, then the generator; channels_last."""
     maps = ((norm_act_shapes.MAPS["g4"], "relu"), (norm_act_shapes.DOWN_MAPS["d2"], norm_act_shapes.LEAKY))
     norms = [norm_act_shapes.norm_case((batch, *shape), activation, layout=LAST) for shape, activation in maps]
     blocks = [*norm_act_shapes.dcgan_blocks(), *norm_act_shapes.dcgan_down_blocks()]
@@ -102,8 +103,14 @@ def lines(batch: int, device: str) -> list[Line]:
         conv_transpose_loss.make_case(conv_transpose_loss.G5, batch, end, layout=LAST)
         for end in conv_transpose_loss.ENDS
     ]
+    image = (batch, *max_unpool_shapes.SEGNET[0])
+    pools = [(max_unpool_shapes.POOL, indices) for indices in max_unpool_shapes.INDEX_BYTES]
+    pools.append((max_unpool_shapes.PAIR, max_unpool_shapes.CODES))
     found = [of_case("norm_act", case, device) for case in norms]
     found += [of_case("conv_transpose_loss", case, device) for case in losses]
+    for op, indices in pools:
+        case = max_unpool_shapes.make_case(op, image, indices=indices, layout=LAST)
+        found.append(of_case("max_unpool", case, device))
     return [*found, of_generator(batch, device)]
 
 

@@ -20,6 +20,7 @@ from benchmarks.suites import (
     conv_transpose_loss,
     conv_transpose_shapes,
     corrupt,
+    max_unpool_shapes,
     norm_act_shapes,
     reparameterize,
     vae_loss,
@@ -36,11 +37,16 @@ LARGE = {
     "norm_act": norm_act_shapes.large_case(),
     "norm_act-block": norm_act_shapes.block_case(norm_act_shapes.G4, 1024, "bfloat16", layout="channels_last"),
     "conv_transpose_loss": conv_transpose_loss.large_case(),
+    "max_unpool": max_unpool_shapes.large_case(),
+    "max_unpool-pool": max_unpool_shapes.large_case(max_unpool_shapes.POOL),
+    "nearest_unpool": max_unpool_shapes.large_window_case(),
 }
 SMALL = {
     "conv_transpose": conv_transpose_shapes.small_cases,
     "norm_act": norm_act_shapes.small_cases,
     "conv_transpose_loss": conv_transpose_loss.small_cases,
+    "max_unpool": max_unpool_shapes.small_cases,
+    "nearest_unpool": max_unpool_shapes.small_window_cases,
 }
 
 
