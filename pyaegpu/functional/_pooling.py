@@ -80,14 +80,19 @@ def as_autocast_to_full(input: Tensor) -> Tensor:
     return input.float() if half and _checks.autocasts(input) else input
 
 
+def check_index_dtype(index_dtype: torch.dtype) -> None:
+    """Raise ValueError for what no pooling's indices have."""
+    if index_dtype not in _KINDS:
+        raise ValueError(f"index_dtype must be torch.int64 or torch.uint8, got {index_dtype!r}")
+
+
 def kind_of(return_indices: bool, index_dtype: torch.dtype, window: Window) -> int:
     """The indices that a pooling gives.
 
     Raises:
         ValueError: for another dtype, or a window with too many positions for codes.
     """
-    if index_dtype not in _KINDS:
-        raise ValueError(f"index_dtype must be torch.int64 or torch.uint8, got {index_dtype!r}")
+    check_index_dtype(index_dtype)
     kind = _KINDS[index_dtype]
     if kind == CODES and not window.codable:
         raise ValueError(
@@ -149,9 +154,10 @@ def unpooled_sizes(sizes: Sequence[int], window: Window, output_size: Any, is_co
     image = default if output_size is None else _given_sizes(output_size, dims)
     for axis, (size, usual, s) in enumerate(zip(image, default, window.stride, strict=True)):
         if not usual - s < size < usual + s:
+            ignored = " (dilation counts for codes alone)" if not is_coded and max(window.dilation) > 1 else ""
             raise ValueError(
-                f"output_size must be between {usual - s + 1} and {usual + s - 1} in spatial dimension {axis}, "
-                f"got {tuple(image)}"
+                f"output_size must be from {usual - s + 1} to {usual + s - 1} in spatial dimension {axis}, "
+                f"got {tuple(image)}{ignored}"
             )
         if size < 0:
             raise ValueError(f"output_size must not be negative, got {tuple(image)}")

@@ -68,8 +68,9 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> backends.Expla
             args, kwargs = fn.explained_call(*args, **kwargs)  # type: ignore[operator]
         return _BY_CALL[name](name, *args, **kwargs)
     if name not in _FAMILIES:
+        given = f"a {type(fn).__module__}.{name}" if isinstance(fn, nn.Module) else name
         raise TypeError(
-            f"fn must be one of {', '.join(sorted([*_FAMILIES, *_BY_CALL]))} or a module of pyaegpu.nn; got {name}"
+            f"fn must be one of {', '.join(sorted([*_FAMILIES, *_BY_CALL]))} or a module of pyaegpu.nn; got {given}"
         )
     tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     if not tensors:

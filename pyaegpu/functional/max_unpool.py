@@ -11,9 +11,16 @@ from torch import Tensor
 
 from pyaegpu import backends
 from pyaegpu.functional._numbers import Numbers, one_for_each
-from pyaegpu.functional._pooling import as_autocast_to_full, check_indices, check_input, unpooled_sizes, window_of
+from pyaegpu.functional._pooling import (
+    as_autocast_to_full,
+    check_indices,
+    check_input,
+    pooled_sizes,
+    unpooled_sizes,
+    window_of,
+)
 from pyaegpu.ops import max_unpool as ops
-from pyaegpu.reference.max_unpool import Window, decode, refuse_outside
+from pyaegpu.reference.max_unpool import Window, decode, refuse_outside, refuse_positions
 
 _Numbers = tuple[Numbers, Numbers | None, Numbers, Numbers]
 
@@ -68,7 +75,8 @@ def max_unpool2d(
 
     Returns:
         A tensor [N, C, (H - 1) * stride + kernel_size - 2 * padding, and W likewise], or of ``output_size``, of the
-        dtype of ``input`` and stock PyTorch's memory format (channels_last images stay so on every device).
+        dtype of ``input`` (under autocast on a CPU float32, as stock PyTorch's) and stock PyTorch's memory format
+        (channels_last images stay so on every device).
 
     Raises:
         TypeError: for arguments of another type.
@@ -114,23 +122,24 @@ def decode_pool_codes(
         stride: distance of the windows; None for ``kernel_size``.
         padding: what the pooling added on each side.
         dilation: distance of a window's positions.
-        input_size: the sizes of the pooling's input, spatial ones alone or with N and C before them.
+        input_size: the sizes of the pooling's input, the spatial ones alone or all of them.
 
     Returns:
         torch.int64 of the shape of ``codes``: (z * H + y) * W + x.
 
     Raises:
         TypeError: for arguments of another type.
-        ValueError: for an ``input_size`` that does not fit the dimensions of ``codes``.
-        RuntimeError: for another dtype, or numbers that do not fit.
+        ValueError: for an ``input_size`` that such windows do not pool to the shape of ``codes``.
+        RuntimeError: for another dtype, or numbers that do not fit; on a CPU, for a code that is no position in the
+            window.
     """
     if not isinstance(codes, Tensor):
         raise TypeError(f"codes must be a torch.Tensor, got {type(codes).__name__}")
     if codes.dtype != torch.uint8:
         raise RuntimeError(f"codes must have dtype torch.uint8, got {codes.dtype}")
-    image = _image_sizes(codes, input_size)
-    check_input(len(image), codes, "codes")
-    return decode(codes, window_of(len(image), kernel_size, stride, padding, dilation), image)
+    window, image = _pooling_of(codes, (kernel_size, stride, padding, dilation), input_size)
+    refuse_positions(codes, window)
+    return decode(codes, window, image)
 
 
 def explain(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
@@ -173,14 +182,27 @@ def _checked(
     return window, unpooled_sizes(input.shape[-dims:], window, output_size, indices.dtype == torch.uint8)
 
 
-def _image_sizes(codes: Tensor, input_size: Any) -> list[int]:
+def _pooling_of(codes: Tensor, numbers: _Numbers, input_size: Any) -> tuple[Window, list[int]]:
+    """The windows and the input's spatial sizes of the pooling that gave ``codes``: what their shape follows from."""
     sizes = one_for_each(tuple(input_size), len(input_size)) if isinstance(input_size, (list, tuple)) else None
     if sizes is None:
         raise TypeError(f"input_size must be a sequence of integers, got {input_size!r}")
-    dims = len(sizes) - 2 if len(sizes) == codes.dim() else len(sizes)
-    if codes.dim() - dims not in (1, 2) or not 1 <= dims <= 3:
-        raise ValueError(
-            "input_size must have the spatial sizes of the pooling's input, alone or with N and C before them, for "
-            f"codes of shape {tuple(codes.shape)}; got {tuple(sizes)}"
-        )
-    return list(sizes[-dims:])
+    shape = list(codes.shape)
+    refused = None
+    for lead in (2, 1):
+        dims = len(shape) - lead
+        image = list(sizes[lead:]) if list(sizes[:lead]) == shape[:lead] else list(sizes)
+        if len(image) != dims or not 1 <= dims <= 3:
+            continue
+        try:
+            window = window_of(dims, *numbers)
+            if shape[lead:] in (pooled_sizes(image, window, ceil_mode) for ceil_mode in (False, True)):
+                return window, image
+        except RuntimeError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+    raise ValueError(
+        "input_size must have the sizes of the pooling's input, the spatial ones or all of them; kernel_size, stride, "
+        f"padding and dilation {numbers} do not pool {tuple(sizes)} to codes of shape {tuple(shape)}"
+    )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyaegpu import functional
+from pyaegpu.functional._pooling import check_index_dtype
 
 
 class _MaxPool(nn.modules.pooling._MaxPoolNd):
@@ -17,6 +18,7 @@ class _MaxPool(nn.modules.pooling._MaxPoolNd):
 
     def __init__(self, *args: Any, index_dtype: torch.dtype = torch.int64, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        check_index_dtype(index_dtype)
         self.index_dtype = index_dtype
 
     def forward(self, input: Tensor) -> Any:
@@ -72,6 +74,11 @@ class _MaxUnpool(nn.modules.pooling._MaxUnpoolNd):
         """The arguments of the function that the layer calls."""
         args = (input, indices, self.kernel_size, self.stride, self.padding, output_size)
         return args, {"dilation": self.dilation}
+
+    def extra_repr(self) -> str:
+        """The arguments, as printed."""
+        shown = super().extra_repr()
+        return shown if self.dilation in (1, (1,), (1, 1), (1, 1, 1)) else f"{shown}, dilation={self.dilation}"
 
 
 class MaxUnpool1d(_MaxUnpool, nn.MaxUnpool1d):

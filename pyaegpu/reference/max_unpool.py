@@ -130,18 +130,36 @@ def refuse_outside(indices: Tensor, image: Sequence[int], window: Window) -> Non
     _, inside = _places(indices, window, image)
     if bool(inside.all()):
         return
-    place = tuple((~inside.view(indices.shape)).nonzero()[0].tolist())
-    value = indices[place].item()
+    got = _first(indices, ~inside.view(indices.shape))
     size = " x ".join(map(str, image))
     if indices.dtype == torch.uint8:
-        positions = " x ".join(map(str, window.kernel))
         raise RuntimeError(
-            f"indices must be codes of a {positions} window (0 to {math.prod(window.kernel) - 1}) whose places lie "
-            f"within the output plane of {size}; got {value} at {place}"
+            f"indices must be codes of {_described(window)} whose places lie within the output plane of {size}; got "
+            f"{got}. Are kernel_size, stride, padding and dilation those of the pooling, and the codes no cast indices?"
         )
-    raise RuntimeError(
-        f"indices must lie within the output plane of {size} (0 to {math.prod(image) - 1}); got {value} at {place}"
-    )
+    raise RuntimeError(f"indices must lie within the output plane of {size} (0 to {math.prod(image) - 1}); got {got}")
+
+
+def refuse_positions(codes: Tensor, window: Window) -> None:
+    """Raise an error that names the first code that is no position in the window, where values can be looked at.
+
+    Raises:
+        RuntimeError: for such a code.
+    """
+    if not _can_look_at(codes):
+        return
+    beyond = codes.long() >= math.prod(window.kernel)
+    if bool(beyond.any()):
+        raise RuntimeError(f"codes must be codes of {_described(window)}; got {_first(codes, beyond)}")
+
+
+def _described(window: Window) -> str:
+    return f"a {' x '.join(map(str, window.kernel))} window (0 to {math.prod(window.kernel) - 1})"
+
+
+def _first(indices: Tensor, wrong: Tensor) -> str:
+    place = tuple(wrong.nonzero()[0].tolist())
+    return f"{indices[place].item()} at {place}"
 
 
 def _can_look_at(indices: Tensor) -> bool:

@@ -63,8 +63,8 @@ UNPOOL_AS_STOCK = {
     "input as a number": ({"input": 1.0}, "input"),
     "output size of one number": ({"output_size": (6,)}, r"output_size.*2 elements, or 4.*\(6,\)"),
     "output size of three numbers": ({"output_size": (3, 6, 6)}, "output_size"),
-    "too large an output": ({"output_size": (6, 8)}, "output_size.*5 and 7.*dimension 1.*8"),
-    "too small an output": ({"output_size": (4, 6)}, "output_size.*5 and 7.*dimension 0.*4"),
+    "too large an output": ({"output_size": (6, 8)}, "output_size.*5 to 7.*dimension 1.*8"),
+    "too small an output": ({"output_size": (4, 6)}, "output_size.*5 to 7.*dimension 0.*4"),
     "output size as an integer": ({"output_size": 6}, "output_size.*int"),
     "output size of text": ({"output_size": ("6", "6")}, "output_size"),
     "kernel as text": ({"kernel_size": "2"}, "kernel_size"),
@@ -83,7 +83,7 @@ UNPOOL_OURS = {
     "codes of too large a window": ({"kernel_size": 17, "indices": CODES}, ValueError, "kernel_size.*256.*int64"),
     "indices elsewhere": ({"indices": INDICES.to("meta")}, RuntimeError, "indices.*device.*cpu.*meta"),
     "output size of codes": ({"indices": CODES, "dilation": 2, "output_size": (6, 6)}, None, ""),
-    "too small an output of codes": ({"indices": CODES, "dilation": 2, "output_size": (5, 6)}, ValueError, "6 and 8"),
+    "too small an output of codes": ({"indices": CODES, "dilation": 2, "output_size": (5, 6)}, ValueError, "6 to 8"),
 }
 DECODE = {"codes": CODES, "kernel_size": 2, "input_size": (6, 6)}
 DECODE_OURS = {
@@ -190,3 +190,40 @@ def test_meta_tensors_give_shapes():
         values, indices = pyaegpu.max_pool2d(X.to("meta"), 3, 2, 1, return_indices=True, index_dtype=dtype)
         assert values.shape == indices.shape == (2, 3, 3, 3) and values.is_meta and indices.dtype == dtype
         assert pyaegpu.max_unpool2d(values, indices, 3, 2, 1, (6, 6)).shape == X.shape
+
+
+def test_a_dilation_is_said_to_count_for_codes_alone():
+    values, indices = pyaegpu.max_pool2d(torch.rand(1, 1, 8, 8), 2, 1, 0, 2, return_indices=True)
+    with pytest.raises(ValueError, match=r"output_size must be from 7 to 7 .*dilation counts for codes alone"):
+        pyaegpu.max_unpool2d(values, indices, 2, 1, output_size=(8, 8), dilation=2)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 3, 9), (3, 8, 8), (2, 3, 8, 7), (3, 8, 8, 8), (2, 3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize("whole", [True, False])
+def test_decoding_tells_a_batch_from_channels_by_the_sizes(shape, whole):
+    dims = len(shape) - (1 if shape[0] == 3 else 2)
+    pool = getattr(pyaegpu, f"max_pool{dims}d")
+    x = torch.rand(shape)
+    expected = pool(x, 2, ceil_mode=True, return_indices=True)[1]
+    codes = pool(x, 2, ceil_mode=True, return_indices=True, index_dtype=torch.uint8)[1]
+    for kernel in (2, (2,) * dims):
+        sizes = shape if whole else shape[-dims:]
+        assert torch.equal(pyaegpu.decode_pool_codes(codes, kernel, input_size=sizes), expected)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"input_size": (3, 8, 8)}, {"input_size": (9, 3, 8, 8)}, {"kernel_size": 3}], ids=str
+)
+def test_decoding_refuses_sizes_that_do_not_lead_to_the_codes(wrong):
+    codes = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="input_size must have the sizes"):
+        pyaegpu.decode_pool_codes(codes, **({"kernel_size": 2, "input_size": (8, 8)} | wrong))
+
+
+def test_decoding_refuses_what_is_no_position():
+    codes = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    codes[1, 2, 0, 3] = 4
+    with pytest.raises(
+        RuntimeError, match=r"codes must be codes of a 2 x 2 window \(0 to 3\); got 4 at \(1, 2, 0, 3\)"
+    ):
+        pyaegpu.decode_pool_codes(codes, 2, input_size=(8, 8))
