@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from .window_tiles import (
+    SIZES,
     cell,
     extents,
     first_position,
@@ -20,9 +21,6 @@ from .window_tiles import (
 
 CODES = tl.constexpr(1)
 PLANE_INDICES = tl.constexpr(2)
-
-# What their divisibility or value 1 would tell, the hints do: without this each size would recompile.
-SIZES = ["units", "channels", "depth", "height", "width", "pooled_depth", "pooled_height", "pooled_width"]
 
 
 @triton.jit

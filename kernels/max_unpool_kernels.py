@@ -9,8 +9,8 @@ kernel overwrite what they wrote.
 import triton
 import triton.language as tl
 
-from .max_pool_kernels import SIZES
 from .window_tiles import (
+    SIZES,
     cell,
     extents,
     first_window,
@@ -33,7 +33,7 @@ SCATTERED = ["planes", "channels", "image", "pooled"]
 
 @triton.jit
 def mark_of(k_d, k_h, k_w, height, width, CODES: tl.constexpr, WINDOW: tl.constexpr):
-    """What an index that chooses a position is, less `base_of` its window."""
+    """What an index that chooses a position is, less `origin` of its window."""
     if CODES:
         return (k_d * WINDOW[0][1] + k_h) * WINDOW[0][2] + k_w
     else:

@@ -7,8 +7,7 @@ A value fills its window, or with NAILS is at its first cell, where all else is 
 import triton
 import triton.language as tl
 
-from .max_pool_kernels import SIZES
-from .window_tiles import cell, extents, pair_columns, place, plane_of, position, unit_tile, unzip, zip_columns
+from .window_tiles import SIZES, cell, extents, pair_columns, place, plane_of, position, unit_tile, unzip, zip_columns
 
 
 @triton.jit(do_not_specialize=SIZES)

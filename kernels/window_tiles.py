@@ -10,6 +10,9 @@ WINDOW is (kernel, stride, padding, dilation), each of depth, height and width.
 import triton
 import triton.language as tl
 
+# What their divisibility or value 1 would tell, the hints do: without this each size would recompile.
+SIZES = ["units", "channels", "depth", "height", "width", "pooled_depth", "pooled_height", "pooled_width"]
+
 
 @triton.jit
 def extents(depth, height, width, channels, INDEX: tl.constexpr):

@@ -26,7 +26,13 @@ Tensor indices_of(const Tensor& indices, const Pooling& call) {
   return matched(indices, new_images(like, shape_of(indices), call.channels_last));
 }
 
-void check_indices(const Tensor& indices, const Tensor& values, int64_t dims) {
+void check_positions(const Pooling& call) {
+  STD_TORCH_CHECK(call.windows.positions() <= 256,
+                  "pyaegpu: codes are for windows of up to 256 positions");
+}
+
+void check_indices(const Pooling& call, const Tensor& indices, const Tensor& values, int64_t dims) {
+  if (indices.scalar_type() == ScalarType::Byte) check_positions(call);
   bool equal = indices.dim() == values.dim();
   for (int64_t d = 0; equal && d < dims; ++d) equal = indices.size(d) == values.size(d);
   STD_TORCH_CHECK(equal, "pyaegpu: the shape of indices does not fit");
@@ -53,8 +59,7 @@ std::tuple<Tensor, Tensor> max_pool_fwd(Tensor input, Sizes pooled, Sizes kernel
                                   dilation, channels_last);
   STD_TORCH_CHECK(kind >= kNone && kind <= kPlaneIndex, "pyaegpu: kind must be 0, 1 or 2, got ",
                   kind);
-  STD_TORCH_CHECK(kind != kCode || call.windows.positions() <= 256,
-                  "pyaegpu: codes are for windows of up to 256 positions");
+  if (kind == kCode) check_positions(call);
   const Sizes shape = images_shape(input, pooled);
   Tensor out = new_images(input, shape, channels_last);
   Tensor indices = new_empty(input, {0}, kind == kPlaneIndex ? ScalarType::Long : ScalarType::Byte);
@@ -78,7 +83,7 @@ Tensor max_pool_bwd(Tensor g, Tensor indices, Sizes image, Sizes kernel, Sizes s
                     Sizes padding, Sizes dilation, bool channels_last) {
   const Pooling call =
       pooling_of(g, image, shape_of(g, 2), kernel, stride, padding, dilation, channels_last);
-  check_indices(indices, g, g.dim());
+  check_indices(call, indices, g, g.dim());
   Tensor d_input = new_images(g, images_shape(g, image), channels_last);
   if (d_input.numel() == 0) return d_input;
   if (g.numel() == 0) return torch::stable::zero_(d_input);
@@ -121,7 +126,7 @@ Tensor max_unpool_fwd(Tensor input, Tensor indices, Sizes image, Sizes kernel, S
                       Sizes padding, Sizes dilation, bool channels_last) {
   const Pooling call = pooling_of(input, image, shape_of(input, 2), kernel, stride, padding,
                                   dilation, channels_last);
-  check_indices(indices, input, input.dim());
+  check_indices(call, indices, input, input.dim());
   Tensor out = new_images(input, images_shape(input, image), channels_last);
   if (input.numel() == 0) return torch::stable::zero_(out);
   input = in_format(input, channels_last);
@@ -142,7 +147,7 @@ Tensor max_unpool_bwd(Tensor g, Tensor indices, Sizes kernel, Sizes stride, Size
                       Sizes dilation, bool channels_last) {
   const Pooling call = pooling_of(g, shape_of(g, 2), shape_of(indices, 2), kernel, stride, padding,
                                   dilation, channels_last);
-  check_indices(indices, g, 2);
+  check_indices(call, indices, g, 2);
   Tensor d_input = new_images(g, shape_of(indices), channels_last);
   if (d_input.numel() == 0) return d_input;
   if (g.numel() == 0) return torch::stable::zero_(d_input);

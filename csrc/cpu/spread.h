@@ -2,6 +2,8 @@
 // that share one.
 #pragma once
 
+#include <memory>
+
 #include "choose.h"
 #include "places.h"
 
@@ -196,12 +198,10 @@ bool scatter_all(const Pooling& call, const U* values, const Index* indices, U* 
 
 template <typename T, typename Index>
 void add_plane(const Pooling& call, const Places<Index>& places, const T* g, const Index* indices,
-               T* image) {
+               Accumulator<T>* buffer, T* image) {
   using A = Accumulator<T>;
-  static thread_local std::vector<A> buffer;
   const int64_t size = call.windows.image(), pooled_height = call.height().pooled;
-  if (!std::is_same_v<T, A>) buffer.resize(size);
-  A* sums = target_of(image, buffer.data());
+  A* sums = target_of(image, buffer);
   Plane<A> plane(sums, size);
   const int64_t width = call.width().pooled;
   for (int64_t r = 0; r < call.depth().pooled * pooled_height; ++r) {
@@ -220,8 +220,10 @@ void add_all_planes(const Pooling& call, const T* g, const Index* indices, T* im
   const Places<Index> places(call.windows, true);
   const int64_t pooled = call.windows.pooled(), size = call.windows.image();
   for_each_range(call.planes(), size, [&](int64_t first, int64_t last) {
+    using A = Accumulator<T>;
+    const std::unique_ptr<A[]> buffer(std::is_same_v<T, A> ? nullptr : new A[size]);
     for (int64_t p = first; p < last; ++p) {
-      add_plane(call, places, g + p * pooled, indices + p * pooled, image + p * size);
+      add_plane(call, places, g + p * pooled, indices + p * pooled, buffer.get(), image + p * size);
     }
   });
 }

@@ -108,17 +108,23 @@ def pooled_sizes(sizes: Sequence[int], window: Window, ceil_mode: bool) -> list[
     Raises:
         RuntimeError: where nothing would be left.
     """
+    pooled = pooled_counts(sizes, window, ceil_mode)
+    if min(pooled) < 1:
+        raise RuntimeError(
+            f"input of size {tuple(sizes)} is too small for kernel_size {window.kernel}, padding {window.padding} and "
+            f"dilation {window.dilation}: the output would have size {tuple(pooled)}"
+        )
+    return pooled
+
+
+def pooled_counts(sizes: Sequence[int], window: Window, ceil_mode: bool) -> list[int]:
+    """The windows along each dimension; none or fewer where the input is too small."""
     pooled = []
     for size, k, s, p, d in zip(sizes, *window, strict=True):
         count = (size + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil_mode else 0)) // s + 1
         if ceil_mode and (count - 1) * s >= size + p:  # the last window would begin in the padding
             count -= 1
         pooled.append(count)
-    if min(pooled) < 1:
-        raise RuntimeError(
-            f"input of size {tuple(sizes)} is too small for kernel_size {window.kernel}, padding {window.padding} and "
-            f"dilation {window.dilation}: the output would have size {tuple(pooled)}"
-        )
     return pooled
 
 

@@ -19,8 +19,10 @@ from pyaegpu.functional._pooling import (
     window_of,
 )
 from pyaegpu.ops import max_unpool as ops
+from pyaegpu.reference.max_unpool import Window
 
 _Numbers = tuple[Numbers, Numbers | None, Numbers, Numbers]
+_MODES = ("ceil_mode", "return_indices", "index_dtype")
 
 
 def max_pool1d(
@@ -110,9 +112,8 @@ def explain(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
     bound.apply_defaults()
     named = bound.arguments
     dims, input = int(op[-2]), named["input"]
-    check_input(dims, input)
-    window = window_of(dims, *(named[each] for each in ("kernel_size", "stride", "padding", "dilation")))
-    kind = kind_of(named["return_indices"], named["index_dtype"], window)
+    numbers: Any = tuple(named[each] for each in ("kernel_size", "stride", "padding", "dilation"))
+    window, kind, _ = _checked(dims, input, numbers, *(named[each] for each in _MODES))
     batched = input.dim() == dims + 2
     return ops.explain_pool(op, input if batched else input.unsqueeze(0), window, kind, batched)
 
@@ -120,14 +121,21 @@ def explain(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
 def _max_pool(
     dims: int, input: Tensor, numbers: _Numbers, ceil_mode: bool, return_indices: bool, index_dtype: torch.dtype
 ) -> Any:
-    check_input(dims, input)
-    window = window_of(dims, *numbers)
-    check_padding(window)
-    kind = kind_of(return_indices, index_dtype, window)
-    pooled = pooled_sizes(input.shape[-dims:], window, ceil_mode)
+    window, kind, pooled = _checked(dims, input, numbers, ceil_mode, return_indices, index_dtype)
     if dims == 3 and not return_indices:
         input = as_autocast_to_full(input)
     batched = input.dim() == dims + 2
     out, indices = ops.max_pool(input if batched else input.unsqueeze(0), pooled, window, ceil_mode, kind, batched)
     results = (out, indices) if batched else (out.squeeze(0), None if indices is None else indices.squeeze(0))
     return results if return_indices else results[0]
+
+
+def _checked(
+    dims: int, input: Tensor, numbers: _Numbers, ceil_mode: bool, return_indices: bool, index_dtype: torch.dtype
+) -> tuple[Window, int, list[int]]:
+    """The windows, the kind of indices and the pooled sizes of a call."""
+    check_input(dims, input)
+    window = window_of(dims, *numbers)
+    check_padding(window)
+    kind = kind_of(return_indices, index_dtype, window)
+    return window, kind, pooled_sizes(input.shape[-dims:], window, ceil_mode)

@@ -15,7 +15,7 @@ from pyaegpu.functional._pooling import (
     as_autocast_to_full,
     check_indices,
     check_input,
-    pooled_sizes,
+    pooled_counts,
     unpooled_sizes,
     window_of,
 )
@@ -149,8 +149,8 @@ def explain(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
     named = bound.arguments
     numbers = tuple(named[each] for each in ("kernel_size", "stride", "padding", "dilation"))
     input, indices = named["input"], named["indices"]
-    window, _ = _checked(int(op[-2]), input, indices, numbers, named["output_size"])
-    return ops.explain_unpool(op, input, indices, window)
+    _, image = _checked(int(op[-2]), input, indices, numbers, named["output_size"])
+    return ops.explain_unpool(op, input, indices, image)
 
 
 def explain_decode(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
@@ -168,8 +168,16 @@ def _max_unpool(
             return ops.max_unpool(input, indices, image, window, True)
         return ops.max_unpool(input.unsqueeze(0), indices.unsqueeze(0), image, window, False).squeeze(0)
     except RuntimeError:
-        refuse_outside(indices, image, window)  # whose text has no place in the source, and no batch that was not given
+        _name_the_index(indices, image, window)
         raise
+
+
+def _name_the_index(indices: Tensor, image: list[int], window: Window) -> None:
+    """Raise an error whose text has no place in the source, and no batch that was not given."""
+    try:
+        refuse_outside(indices, image, window)
+    except RuntimeError as named:
+        raise named from None
 
 
 def _checked(
@@ -191,15 +199,17 @@ def _pooling_of(codes: Tensor, numbers: _Numbers, input_size: Any) -> tuple[Wind
     refused = None
     for lead in (2, 1):
         dims = len(shape) - lead
-        image = list(sizes[lead:]) if list(sizes[:lead]) == shape[:lead] else list(sizes)
-        if len(image) != dims or not 1 <= dims <= 3:
+        whole = len(sizes) == len(shape) and list(sizes[:lead]) == shape[:lead]
+        if not 1 <= dims <= 3 or not (whole or len(sizes) == dims):
             continue
+        image = list(sizes[-dims:])
         try:
             window = window_of(dims, *numbers)
-            if shape[lead:] in (pooled_sizes(image, window, ceil_mode) for ceil_mode in (False, True)):
-                return window, image
         except RuntimeError as error:
             refused = error
+            continue
+        if shape[lead:] in (pooled_counts(image, window, ceil_mode) for ceil_mode in (False, True)):
+            return window, image
     if refused is not None:
         raise refused
     raise ValueError(

@@ -52,11 +52,11 @@ def max_pool(
 
 def max_unpool(input: Tensor, indices: Tensor, image: Sequence[int], window: Window, batched: bool) -> Tensor:
     """[N, C, *image] of zeros, but each value at its place."""
-    route = _route(input, unpool_refusal(input))
+    route = _route(input, unpool_refusal(input, image))
     channels_last = batched and unpools_channels_last(input)
     if route is None:
         if takes_stock(input, indices, window):
-            return _stock_unpool(input, indices, image, window)
+            return in_format(_stock_unpool(input, indices, image, window), channels_last)
         return in_format(reference.max_unpool(input, indices, image, window), channels_last)
     if route == "graph":
         return torch.ops.pyaegpu.max_unpool_fwd(input, indices, image, *window, channels_last)  # type: ignore[no-any-return]
@@ -88,25 +88,29 @@ def _stock_is_as_fast(input: Tensor, window: Window, kind: int, channels_last: b
 
 def _kept(input: Tensor, window: Window, kind: int) -> int:
     """The indices that a pooling has to give: those asked for, or what its backward needs."""
-    if kind != NO_INDICES or not (torch.is_grad_enabled() and input.requires_grad):
+    # An exported graph may be trained by whoever loads it.
+    has_backward = (torch.is_grad_enabled() and input.requires_grad) or torch.compiler.is_exporting()
+    if kind != NO_INDICES or not has_backward:
         return kind
     return CODES if window.codable else PLANE_INDICES
 
 
-def unpool_refusal(input: Tensor) -> str | None:
+def unpool_refusal(input: Tensor, image: Sequence[int]) -> str | None:
     """Why no kernel of ours unpools ``input``, or None."""
     if input.dtype not in _DTYPES:
         return f"its kernels do not take {input.dtype}"
-    return "nothing to compute" if is_known(input.numel() == 0) else None
+    is_empty = is_known(input.numel() == 0) or any(is_known(size == 0) for size in image)
+    return "nothing to compute" if is_empty else None
 
 
 def takes_stock(input: Tensor, indices: Tensor, window: Window) -> bool:
-    """Whether, without a kernel of ours, `auto` takes stock PyTorch's unpooling: where it is deterministic."""
+    """Whether, on a GPU without a measured kernel of ours, `auto` takes stock PyTorch's unpooling: for plane indices of
+    windows that are apart, of which only foreign ones can have one place."""
     if backends.selected() != "auto" or torch._C._are_functorch_transforms_active():
         return False
     if torch.are_deterministic_algorithms_enabled() or not window.disjoint or is_known(input.numel() == 0):
         return False
-    return input.device.type == "cuda" and input.dtype in _DTYPES
+    return input.device.type == "cuda" and input.dtype in _DTYPES and indices.dtype != torch.uint8
 
 
 def explain_pool(op: str, input: Tensor, window: Window, kind: int, batched: bool) -> backends.Explanation:
@@ -116,12 +120,12 @@ def explain_pool(op: str, input: Tensor, window: Window, kind: int, batched: boo
     return backends.explain(FAMILY, op, input.device, algorithm, refusal)
 
 
-def explain_unpool(op: str, input: Tensor, indices: Tensor, window: Window) -> backends.Explanation:
+def explain_unpool(op: str, input: Tensor, indices: Tensor, image: Sequence[int]) -> backends.Explanation:
     """The backend and algorithm of an unpooling, and why each other backend does not serve it."""
     algorithm = "every place of the output asks its windows"
     if indices.dtype != torch.uint8:
         algorithm += "; where an index is outside its window, an ordered scatter"
-    return backends.explain(FAMILY, op, input.device, algorithm, unpool_refusal(input))
+    return backends.explain(FAMILY, op, input.device, algorithm, unpool_refusal(input, image))
 
 
 def _route(input: Tensor, refusal: str | None) -> str | None:
@@ -140,8 +144,6 @@ def unpools_channels_last(input: Tensor) -> bool:
 
 
 def _stock_unpool(input: Tensor, indices: Tensor, image: Sequence[int], window: Window) -> Tensor:
-    if indices.dtype == torch.uint8:
-        indices = reference.decode(indices, window, image)
     indices, image = indices.long(), list(image)
     if len(image) == 3:
         return torch._C._nn.max_unpool3d(input, indices, image, window.stride, window.padding)

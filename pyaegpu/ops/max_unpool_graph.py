@@ -64,7 +64,10 @@ def _setup_max_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 
 def _backward_max_pool(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.kind == NO_INDICES:
-        raise RuntimeError("pyaegpu::max_pool_fwd has a gradient where it was asked for indices (kind 1 or 2)")
+        raise RuntimeError(
+            "this graph pools without keeping places, since its input needed no gradient when it was made: make it "
+            "anew with an input that requires grad"
+        )
     return torch.ops.pyaegpu.max_pool_bwd(g, *ctx.saved_tensors, *ctx.args), *(None,) * 7
 
 

@@ -95,6 +95,8 @@ def max_unpool(input: Tensor, indices: Tensor, image: Sequence[int], window: Win
         RuntimeError: on a CPU, for an index outside the image; elsewhere such a value is left out.
     """
     dims = len(image)
+    if 0 in image:
+        return input.new_zeros(*input.shape[:-dims], *image)
     refuse_outside(indices, image, window)
     places, inside = _places(indices, window, image)
     places = _or_beyond(places, inside, image)

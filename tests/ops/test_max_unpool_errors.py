@@ -227,3 +227,16 @@ def test_decoding_refuses_what_is_no_position():
         RuntimeError, match=r"codes must be codes of a 2 x 2 window \(0 to 3\); got 4 at \(1, 2, 0, 3\)"
     ):
         pyaegpu.decode_pool_codes(codes, 2, input_size=(8, 8))
+
+
+@pytest.mark.parametrize("wrong", [{"padding": 2}, {"kernel_size": 9}], ids=str)
+def test_no_explanation_of_a_call_that_fails(wrong):
+    with pytest.raises(RuntimeError, match=f"{next(iter(wrong))}"):
+        pyaegpu.explain(pyaegpu.max_pool2d, torch.rand(1, 1, 8, 8), **({"kernel_size": 2} | wrong))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_an_output_of_no_size(backend):
+    indices = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    with pyaegpu.backend(backend):
+        assert pyaegpu.max_unpool2d(torch.rand(1, 1, 1, 1), indices, 2, 2, 1).shape == (1, 1, 0, 0)
