@@ -113,9 +113,11 @@ class Suite(Protocol):
 
 
 @runtime_checkable
-class RandomSuite(Suite, Protocol):
-    """A suite whose candidates draw noise: only those that can be given the reference's are compared with it."""
+class CheckedSuite(Suite, Protocol):
+    """A suite that looks at the timed calls itself: of candidates that draw noise only those that can be given the
+    reference's are compared with it, and the gate, which compares real numbers, cannot judge integers."""
 
     def check(self, case: Case, inputs: Inputs, draws: Sequence[Outputs]) -> str:
-        """What is wrong with the outputs of two calls as they are timed, each with its own noise; "" if nothing is."""
+        """What is wrong with the outputs of two calls as they are timed, each with its own noise if it draws any; "" if
+        nothing is."""
         ...

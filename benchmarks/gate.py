@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.case import Candidate, Case, Inputs, Outputs, RandomSuite, Suite
+from benchmarks.case import Candidate, Case, CheckedSuite, Inputs, Outputs, Suite
 
 FLOOR_EPS = 2.0
 STOCK_FACTOR = 2.0
@@ -51,8 +51,8 @@ class Gate:
         return judge(outputs, self._eager, self._reference, strict=candidate.role != "info", terms=terms)
 
     def _outcome(self, candidate: Candidate, call: Callable[[], Outputs], inputs: Inputs) -> tuple[Outputs | None, str]:
-        """What to compare with the reference, None where nothing can be, and what is wrong with random draws."""
-        if not isinstance(self._suite, RandomSuite):
+        """What to compare with the reference, None where nothing can be, and what the suite finds wrong."""
+        if not isinstance(self._suite, CheckedSuite):
             return call(), ""
         first = tuple(output.clone() for output in call())  # the replay of a CUDA graph writes it anew
         fault = self._suite.check(self._case, inputs, (first, call()))

@@ -90,7 +90,7 @@ def encoded(indices: Tensor, window: Window, image: tuple[int, ...]) -> Tensor:
 
 class MaxUnpoolSuite:
     """`pyaegpu.max_pool2d` and `pyaegpu.max_unpool2d`, by codes or plane indices, against eager and compiled stock
-    PyTorch by its int64. As in a `RandomSuite` the timed calls are checked for more than the gate compares."""
+    PyTorch by its int64. A `CheckedSuite`: indices are integers, which the gate does not compare."""
 
     name = "max_unpool"
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import timing
-from benchmarks.case import Candidate, Case, Inputs, Outputs, RandomSuite, Step
+from benchmarks.case import Candidate, Case, CheckedSuite, Inputs, Outputs, Step
 from benchmarks.draws import elements_fault, noise_fault
 from benchmarks.registry import SUITES, get_suite
 from benchmarks.rows import failures
@@ -270,8 +270,9 @@ def test_every_corruption_here_passes(kind: str, dtype: str) -> None:
     assert {row["status"] for row in rows} <= {"ok", "slow", "loss"}, rows
 
 
-def test_only_the_suites_that_draw_noise_are_random() -> None:
-    assert {name for name, suite in SUITES.items() if isinstance(suite, RandomSuite)} == {"reparameterize", "corrupt"}
+def test_the_suites_that_draw_noise_or_give_integers_check_themselves() -> None:
+    checked = {name for name, suite in SUITES.items() if isinstance(suite, CheckedSuite)}
+    assert checked == {"reparameterize", "corrupt", "max_unpool"}
 
 
 def test_small_samples_of_right_noise_are_not_refused() -> None:
