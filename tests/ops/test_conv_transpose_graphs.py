@@ -10,6 +10,7 @@ import oracle
 import pytest
 import torch
 from conv_cases import ACTIVATIONS, CASES, FEW
+from graphs import ops_of
 from oracle import run, upstreams
 from torch import func, nn
 from torch._dynamo.testing import CompileCounter
@@ -90,19 +91,6 @@ def test_a_decoder_of_changing_batch_and_size(kernel_device):
     for shape in SIZES:
         x = oracle.filters(shape, (1,), None, device=kernel_device)[0].requires_grad_()
         assert_same(gradients(ours, call, x), gradients(stock, stock, x))
-
-
-def ops_of(fn, *inputs):
-    """The registered ops in the graph that ``fn`` compiles to."""
-    torch._dynamo.reset()
-    seen = []
-
-    def record(graph, _):
-        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
-        return graph.forward
-
-    torch.compile(fn, fullgraph=True, backend=record)(*inputs)
-    return [name for name in seen if "pyaegpu" in name]
 
 
 def test_the_graph_holds_the_registered_op(kernel_device):

@@ -6,6 +6,7 @@ import oracle
 import pytest
 import torch
 from conv_cases import CASES, SMALL
+from graphs import ops_of
 from layouts import LAYOUTS
 from oracle import run
 from test_conv_transpose_loss import ours, problem, stock
@@ -52,19 +53,6 @@ def test_compiled(kernel_device, name, backend):
     tensors = problem(case, device=kernel_device)
     results = run(compiled(ours(case, **OPTIONS), backend), tensors, range(3))
     assert_same(flat(results), flat(run(stock(case, **OPTIONS), tensors, range(3))))
-
-
-def ops_of(fn, *inputs):
-    """The registered ops in the graph that ``fn`` compiles to."""
-    torch._dynamo.reset()
-    seen = []
-
-    def record(graph, _):
-        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
-        return graph.forward
-
-    torch.compile(fn, fullgraph=True, backend=record)(*inputs)
-    return [name for name in seen if "pyaegpu" in name]
 
 
 def test_the_graph_holds_the_registered_op():

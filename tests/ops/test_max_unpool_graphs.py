@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from graphs import ops_of
 from layouts import LAYOUTS
 from pool_cases import (
     CASES,
@@ -113,19 +114,6 @@ def test_any_size_takes_as_few_graphs_as_stocks(kernel_device, options, codes):
         x = torch.randn(shape, device=kernel_device)
         for ours, expected in zip(outcome(lambda t: call(t)[1], x), outcome(lambda t: layer(t)[1], x), strict=True):
             assert_equal(ours, expected)
-
-
-def ops_of(fn, *inputs):
-    """The registered ops in the graph that ``fn`` compiles to."""
-    torch._dynamo.reset()
-    seen = []
-
-    def record(graph, _):
-        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
-        return graph.forward
-
-    torch.compile(fn, fullgraph=True, backend=record)(*inputs)
-    return [name for name in seen if "pyaegpu" in name]
 
 
 def test_the_graph_holds_the_registered_ops(kernel_device):

@@ -8,6 +8,7 @@ import oracle
 import pytest
 import torch
 import torch.nn.functional as F
+from graphs import ops_of
 from layouts import LAYOUTS
 from norm_cases import ACTIVATIONS, Case, assert_same, each_activation, each_mode, running_of
 from oracle import run, upstreams
@@ -223,19 +224,6 @@ def test_a_layer_is_compiled_no_more_often_than_stocks(kernel_device, options):
             call(torch.randn(shape, device=kernel_device))
         counts.append(counter.frame_count)
     assert counts[0] <= counts[1]
-
-
-def ops_of(fn, *inputs):
-    """The registered ops in the graph that ``fn`` compiles to."""
-    torch._dynamo.reset()
-    seen = []
-
-    def record(graph, _):
-        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
-        return graph.forward
-
-    torch.compile(fn, fullgraph=True, backend=record)(*inputs)
-    return [name for name in seen if "pyaegpu" in name]
 
 
 def test_the_graph_holds_the_registered_op(kernel_device):
