@@ -10,14 +10,10 @@ from types import TracebackType
 
 import torch
 
-from pyaegpu import _extension
+from pyaegpu import _extension, measured
+from pyaegpu.measured import Call
 
 NAMES = ("auto", "cuda", "triton", "cpu", "reference")
-
-# (family, compute capability) -> backends, the fastest first, for the cards on which the family's `gpu` tests pass and
-# its benchmark has been run. A card that is not listed gets stock PyTorch's kernels: no kernel is chosen on hope.
-MEASURED: dict[tuple[str, tuple[int, int]], tuple[str, ...]] = {}
-
 
 # Families that a backend has no kernels of.
 _UNSERVED = {
@@ -97,14 +93,14 @@ def status() -> dict[str, str | None]:
     return {name: _missing(name) for name in NAMES if name != "auto"}
 
 
-def choose(family: str, device: torch.device) -> str:
-    """The backend that serves ``family`` on ``device``.
+def choose(family: str, device: torch.device, call: Call | None = None) -> str:
+    """The backend that serves ``call``, or any call of ``family``, on ``device``.
 
     Raises:
         RuntimeError: if the selected backend cannot serve it, with the reason.
     """
     if _selected == "auto":
-        return _automatic(family, device.type, device.index)
+        return _automatic(family, device, call)
     _check(_selected, "PYAEGPU_BACKEND", BackendError)
     reason = _refusal_now(_selected, family, device.type)
     if reason is not None:
@@ -126,10 +122,10 @@ def first_available(names: tuple[str, ...], family: str, wanted_by: str) -> str:
     raise BackendError(f"{wanted_by} needs one of the backends {', '.join(names)}; {listed}")
 
 
-def explain(family: str, op: str, device: torch.device, algorithm: str, refusal: str | None = None) -> Explanation:
-    """The backend of a call of ``op`` on ``device``; ``algorithm`` is that of the kernels, and ``refusal`` why they
-    cannot serve this call."""
-    chosen = choose(family, device)
+def explain(family: str, op: str, call: Call, algorithm: str, refusal: str | None = None) -> Explanation:
+    """The backend of a call of ``op``; ``algorithm`` is that of the kernels, ``refusal`` why they cannot serve it."""
+    device = call.input.device
+    chosen = choose(family, device, call)
     served = "reference" if refusal is not None else chosen
     algorithm = "stock PyTorch functions" if served == "reference" else algorithm
     others = refusals(family, device, served)
@@ -157,24 +153,31 @@ def refusals(family: str, device: torch.device, chosen: str) -> dict[str, str]:
     return reasons
 
 
+def rules(family: str, device: torch.device) -> tuple[measured.Rule, ...]:
+    """What was measured of a family on the card ``device``, as far as the backends are there."""
+    found = measured.rules(family, _capability(device.index)) if device.type == "cuda" else ()
+    return tuple(rule for rule in found if _is_there(rule.backend))
+
+
+def _automatic(family: str, device: torch.device, call: Call | None) -> str:
+    if device.type == "cpu":
+        return "cpu" if _is_there("cpu") else "reference"
+    return next((rule.backend for rule in rules(family, device) if measured.holds(rule, call)), "reference")
+
+
 @torch.compiler.assume_constant_result
-def _automatic(family: str, device_type: str, index: int | None) -> str:
-    return _measured_choice(family, device_type, index)
+def _is_there(name: str) -> bool:
+    return _missing(name) is None
+
+
+@torch.compiler.assume_constant_result
+def _capability(index: int | None) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 @torch.compiler.assume_constant_result
 def _refusal_now(name: str, family: str, device_type: str) -> str | None:
     return _refusal(name, family, device_type)
-
-
-@functools.cache
-def _measured_choice(family: str, device_type: str, index: int | None) -> str:
-    if device_type == "cpu":
-        return "cpu" if _missing("cpu") is None else "reference"
-    if device_type != "cuda":
-        return "reference"
-    measured = MEASURED.get((family, torch.cuda.get_device_capability(index)), ())
-    return next((name for name in measured if _missing(name) is None), "reference")
 
 
 def _refusal(name: str, family: str, device_type: str) -> str | None:

@@ -75,4 +75,4 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> backends.Expla
     tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     if not tensors:
         raise TypeError(f"explain({name}, ...) needs the tensors of the call")
-    return _FAMILIES[name].explain(name, tensors[0].device)
+    return _FAMILIES[name].explain(name, tensors[0])

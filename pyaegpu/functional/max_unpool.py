@@ -148,9 +148,10 @@ def explain(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:
     bound.apply_defaults()
     named = bound.arguments
     numbers = tuple(named[each] for each in ("kernel_size", "stride", "padding", "dilation"))
-    input, indices = named["input"], named["indices"]
-    _, image = _checked(int(op[-2]), input, indices, numbers, named["output_size"])
-    return ops.explain_unpool(op, input, indices, image)
+    input, indices, dims = named["input"], named["indices"], int(op[-2])
+    window, image = _checked(dims, input, indices, numbers, named["output_size"])
+    batched = input.dim() == dims + 2
+    return ops.explain_unpool(op, input if batched else input.unsqueeze(0), indices, image, window, batched)
 
 
 def explain_decode(op: str, *args: Any, **kwargs: Any) -> backends.Explanation:

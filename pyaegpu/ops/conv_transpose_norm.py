@@ -83,7 +83,7 @@ def _plan(operands: Operands, running: Running, conv: ConvArgs, norm: NormArgs) 
     """The product whose epilogue gives the statistics, or None where there is none."""
     if not norm.training or torch._C._are_functorch_transforms_active():
         return None
-    chosen = rules.plan(*operands[:3], conv)
+    chosen = rules.plan(*operands[:3], conv, "conv_transpose2d_norm_act")
     if chosen.algorithm not in (PHASES, MATMUL):
         return None
     y = _result(operands, conv)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from pyaegpu import backends
+from pyaegpu import backends, measured
+from pyaegpu.measured import Call
 from pyaegpu.ops.conv_transpose_graph import FAMILY, output_sizes
 from pyaegpu.ops.layout import suggests_channels_last
 from pyaegpu.reference.activations import NONE, RELU
@@ -55,10 +56,9 @@ class Plan(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Calls that were measured: those that ``applies`` to are served by ``plan``."""
+    """Calls that were measured on a CPU: those that ``applies`` to are served by the algorithm."""
 
     applies: Callable[[Tensor, Tensor, ConvArgs], bool]
-    backend: str
     algorithm: str
 
 
@@ -88,15 +88,12 @@ def exceeds(size: int, bound: int) -> bool:
     return statically_known_true(size > bound) if torch.compiler.is_compiling() else size > bound
 
 
-CPU_RULES = (Rule(_few_channels, "cpu", SMALL), Rule(_costly_activation, "cpu", PASS))
-
-# By compute capability, the first rule that applies. A card that is not listed, and a call that no rule applies to,
-# take stock PyTorch's kernels: no kernel is chosen on hope.
-MEASURED: dict[tuple[int, int], tuple[Rule, ...]] = {}
+CPU_RULES = (Rule(_few_channels, SMALL), Rule(_costly_activation, PASS))
 
 
-def plan(input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> Plan:
-    """What serves a call by the selected backend, or by the measured rules where none is selected."""
+def plan(input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs, op: str = "conv_transpose") -> Plan:
+    """What serves a call by the selected backend, or by the measured rules where none is selected; ``op`` is what the
+    rules for a GPU call it."""
     backend = backends.choose(FAMILY, input.device)
     if not input.dim() == weight.dim() == len(args.stride) + 2:  # stock says what is wrong
         return Plan(backend, STOCK)
@@ -105,10 +102,9 @@ def plan(input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs) -> 
             if refusal(algorithm, input, weight, bias, args) is None:
                 return _plan(backend, algorithm, input, weight)
         return Plan(backend, STOCK)
-    for rule in _rules(backend, input):
-        applies = rule.applies(input, weight, args)
-        if applies and refusal(rule.algorithm, input, weight, bias, args) is None:
-            return _plan(rule.backend, rule.algorithm, input, weight)
+    for served_by, algorithm in _measured(backend, input, weight, args, op):
+        if refusal(algorithm, input, weight, bias, args) is None:
+            return _plan(served_by, algorithm, input, weight)
     return Plan(backend, STOCK)
 
 
@@ -117,7 +113,10 @@ def folds(input: Tensor, weight: Tensor) -> bool:
     backend = backends.choose(FAMILY, input.device)
     if backends.selected() != "auto":
         return backend != "reference"
-    return bool(_rules(backend, input)) and (input.is_cuda or _outweighs_folding(input, weight))
+    if input.is_cuda:
+        call = Call("upsample_conv2d", input, suggests_channels_last(input), weight.shape[0])
+        return backends.choose(FAMILY, input.device, call) != "reference"
+    return backend == "cpu" and _outweighs_folding(input, weight)
 
 
 def _outweighs_folding(input: Tensor, weight: Tensor) -> bool:
@@ -170,15 +169,13 @@ def _plan(backend: str, algorithm: str, input: Tensor, weight: Tensor) -> Plan:
     return Plan(backend, algorithm, _allows_tf32(input), channels_last)
 
 
-def _rules(backend: str, input: Tensor) -> tuple[Rule, ...]:
+def _measured(backend: str, input: Tensor, weight: Tensor, args: ConvArgs, op: str) -> list[tuple[str, str]]:
+    """Backend and algorithm of each measured rule that is for a call, in their order."""
     if backend == "cpu":
-        return CPU_RULES
-    return MEASURED.get(_capability(input.device.index), ()) if input.is_cuda else ()
-
-
-@torch.compiler.assume_constant_result
-def _capability(index: int | None) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(index)
+        return [(backend, rule.algorithm) for rule in CPU_RULES if rule.applies(input, weight, args)]
+    call = Call(op, input, suggests_channels_last(input), weight.shape[1] * args.groups)
+    found = backends.rules(FAMILY, input.device)
+    return [(rule.backend, rule.algorithm) for rule in found if measured.holds(rule, call)]
 
 
 def _pixels(input: Tensor) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu import backends
+from pyaegpu.measured import Call
 from pyaegpu.ops import library
 from pyaegpu.ops.corrupt_graph import FAMILY
 from pyaegpu.ops.eager import differentiable
@@ -30,7 +31,7 @@ class CorruptArgs(NamedTuple):
 
 def corrupt(input: Tensor, generator: torch.Generator | None, args: CorruptArgs) -> Tensor:
     """``input`` with noise."""
-    route = route_of_draw(FAMILY, input.device)
+    route = route_of_draw(FAMILY, Call("corrupt", input))
     if route is None:
         normal = args.kind == GAUSSIAN
         noise = stock_noise(torch.randn if normal else torch.rand, input, generator, None if normal else torch.float32)
@@ -41,9 +42,9 @@ def corrupt(input: Tensor, generator: torch.Generator | None, args: CorruptArgs)
     return _Corrupt.apply(input, (library.implementation(FAMILY, route), source, args))
 
 
-def explain(op: str, device: torch.device) -> backends.Explanation:
-    """The backend of a call on ``device`` and the algorithm it takes there."""
-    return backends.explain(FAMILY, op, device, "noise drawn in the kernel; the backward draws the mask again")
+def explain(op: str, input: Tensor) -> backends.Explanation:
+    """The backend of a call and the algorithm it takes there."""
+    return backends.explain(FAMILY, op, Call(op, input), "noise drawn in the kernel; the backward draws the mask again")
 
 
 class _Corrupt(torch.autograd.Function):

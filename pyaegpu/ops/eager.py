@@ -16,16 +16,17 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from pyaegpu import backends
+from pyaegpu.measured import Call
 
 
-def route_of(family: str, device: torch.device, *plain: Tensor | None) -> str | None:
+def route_of(family: str, call: Call, *plain: Tensor | None) -> str | None:
     """A backend to call now, "graph" for the registered op, or None for the reference formula.
 
     ``plain`` are inputs whose gradient no kernel computes: where one needs it, a compiled graph takes the formula.
     """
     if torch._C._are_functorch_transforms_active():
         return None
-    chosen = backends.choose(family, device)
+    chosen = backends.choose(family, call.input.device, call)
     if chosen == "reference":
         return None
     if torch.compiler.is_compiling() or torch.jit.is_tracing():

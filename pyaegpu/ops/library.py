@@ -92,7 +92,7 @@ def _chooser(family: str, op: str) -> Callable[..., Any]:
         device = next(arg for arg in args if isinstance(arg, Tensor)).device
         name = backends.choose(family, device)
         if name == "reference":
-            # The graph took a kernel when it was compiled; by now another backend may be selected, or none measured.
+            # The graph took a kernel when it was compiled; by now another backend may be selected, or no rule be left.
             name = backends.first_available(("cuda", "triton"), family, f"pyaegpu::{op} of a compiled graph")
         return getattr(implementation(family, name), op)(*args)
 

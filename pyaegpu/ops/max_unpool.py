@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu import backends
+from pyaegpu.measured import Call
 from pyaegpu.ops import library
 from pyaegpu.ops.eager import differentiable, is_differentiated, is_known, route_of
 from pyaegpu.ops.layout import in_format, suggests_channels_last
@@ -34,7 +35,7 @@ def max_pool(
 ) -> tuple[Tensor, Tensor | None]:
     """The maxima of [N, C, *spatial], and their indices of ``kind`` or None. ``batched``: whether dim 0 was given."""
     channels_last = pools_channels_last(input, batched)
-    route = _route(input, pool_refusal(input, window, kind, channels_last))
+    route = _route(_pool_call(input, window, kind, channels_last), pool_refusal(input, window, kind, channels_last))
     if route is None:
         out, indices = reference.max_pool(input, window, ceil_mode, kind)
         return in_format(out, channels_last), None if indices is None else in_format(indices, channels_last)
@@ -52,8 +53,8 @@ def max_pool(
 
 def max_unpool(input: Tensor, indices: Tensor, image: Sequence[int], window: Window, batched: bool) -> Tensor:
     """[N, C, *image] of zeros, but each value at its place."""
-    route = _route(input, unpool_refusal(input, image))
     channels_last = batched and unpools_channels_last(input)
+    route = _route(_unpool_call(input, indices, window, channels_last), unpool_refusal(input, image))
     if route is None:
         if takes_stock(input, indices, window):
             return in_format(_stock_unpool(input, indices, image, window), channels_last)
@@ -116,21 +117,37 @@ def takes_stock(input: Tensor, indices: Tensor, window: Window) -> bool:
 def explain_pool(op: str, input: Tensor, window: Window, kind: int, batched: bool) -> backends.Explanation:
     """The backend and algorithm of a pooling, and why each other backend does not serve it."""
     algorithm = "maxima and places in one pass; backward by gathering"
-    refusal = pool_refusal(input, window, kind, pools_channels_last(input, batched))
-    return backends.explain(FAMILY, op, input.device, algorithm, refusal)
+    args = (input, window, kind, pools_channels_last(input, batched))
+    return backends.explain(FAMILY, op, _pool_call(*args), algorithm, pool_refusal(*args))
 
 
-def explain_unpool(op: str, input: Tensor, indices: Tensor, image: Sequence[int]) -> backends.Explanation:
+def explain_unpool(
+    op: str, input: Tensor, indices: Tensor, image: Sequence[int], window: Window, batched: bool
+) -> backends.Explanation:
     """The backend and algorithm of an unpooling, and why each other backend does not serve it."""
     algorithm = "every place of the output asks its windows"
     if indices.dtype != torch.uint8:
         algorithm += "; where an index is outside its window, an ordered scatter"
-    return backends.explain(FAMILY, op, input.device, algorithm, unpool_refusal(input, image))
+    call = _unpool_call(input, indices, window, batched and unpools_channels_last(input))
+    return backends.explain(FAMILY, op, call, algorithm, unpool_refusal(input, image))
 
 
-def _route(input: Tensor, refusal: str | None) -> str | None:
+def _route(call: Call, refusal: str | None) -> str | None:
     # torch.jit cannot record the sizes that the ops take; as numbers they would bind the trace to one input size.
-    return None if refusal is not None or torch.jit.is_tracing() else route_of(FAMILY, input.device)
+    return None if refusal is not None or torch.jit.is_tracing() else route_of(FAMILY, call)
+
+
+_POOLINGS = {NO_INDICES: "max_pool", PLANE_INDICES: "max_pool_indices", CODES: "max_pool_codes"}
+_OVERLAPPING = "_overlapping"  # windows, which other kernels gather from
+
+
+def _pool_call(input: Tensor, window: Window, kind: int, channels_last: bool) -> Call:
+    return Call(_POOLINGS[kind] + ("" if window.disjoint else _OVERLAPPING), input, channels_last)
+
+
+def _unpool_call(input: Tensor, indices: Tensor, window: Window, channels_last: bool) -> Call:
+    op = "max_unpool_codes" if indices.dtype == torch.uint8 else "max_unpool_indices"
+    return Call(op + ("" if window.disjoint else _OVERLAPPING), input, channels_last)
 
 
 def pools_channels_last(input: Tensor, batched: bool) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu import backends
+from pyaegpu.measured import Call
 from pyaegpu.ops import library
 from pyaegpu.ops.eager import differentiable, is_differentiated, is_known, route_of
 from pyaegpu.ops.layout import in_format, suggests_channels_last
@@ -22,7 +23,7 @@ def nearest_unpool(input: Tensor, kernel: Sequence[int], nails: bool, batched: b
     """Each value of [N, C, *spatial] fills its window, or with ``nails`` stands in its first cell among zeros."""
     channels_last = takes_channels_last(input, batched)
     args = (kernel, nails, channels_last)
-    route = route_of(FAMILY, input.device) if refusal(input, *args) is None else None
+    route = route_of(FAMILY, _call(input, *args)) if refusal(input, *args) is None else None
     if route is None:
         return in_format(reference.nearest_unpool(input, *args), channels_last)
     if route == "graph":
@@ -48,8 +49,12 @@ def refusal(input: Tensor, kernel: Sequence[int], nails: bool, channels_last: bo
 def explain(op: str, input: Tensor, kernel: Sequence[int], nails: bool, batched: bool) -> backends.Explanation:
     """The backend and algorithm of a call, and why each other backend does not serve it."""
     algorithm = "every cell of the result asks for its value"
-    reason = refusal(input, kernel, nails, takes_channels_last(input, batched))
-    return backends.explain(FAMILY, op, input.device, algorithm, reason)
+    args = (kernel, nails, takes_channels_last(input, batched))
+    return backends.explain(FAMILY, op, _call(input, *args), algorithm, refusal(input, *args))
+
+
+def _call(input: Tensor, kernel: Sequence[int], nails: bool, channels_last: bool) -> Call:
+    return Call("bed_of_nails" if nails else "nearest_unpool", input, channels_last)
 
 
 def takes_channels_last(input: Tensor, batched: bool) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu import backends
+from pyaegpu.measured import Call
 from pyaegpu.ops import library
 from pyaegpu.ops.eager import differentiable, differentiate, is_known, route_of
 from pyaegpu.ops.layout import suggests_channels_last
@@ -57,7 +58,7 @@ def batch_norm_act(
     if not _stock_is_as_fast(input, args, channels_last):
         refuse_one_value(input.shape, args.training)
         if refusal(input, running, weight, bias) is None:
-            route = route_of(FAMILY, input.device)
+            route = route_of(FAMILY, Call("batch_norm_act", input, channels_last))
     if route is None:
         return reference.batch_norm_act(input, running.mean, running.var, weight, bias, *args)
     fixed = Running(None, None) if args.training else running
@@ -136,7 +137,7 @@ def explain(
     algorithm = "normalisation and activation in one pass"
     if args.training:
         algorithm = f"statistics by tiles, then {algorithm}; backward in two passes"
-    return backends.explain(FAMILY, op, input.device, algorithm, reason)
+    return backends.explain(FAMILY, op, Call("batch_norm_act", input, channels_last), algorithm, reason)
 
 
 def _stock_is_as_fast(input: Tensor, args: NormArgs, channels_last: bool) -> bool:

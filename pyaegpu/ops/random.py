@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyaegpu.measured import Call
 from pyaegpu.ops.eager import route_of
 
 # A generator's offset counts 32-bit words and moves by whole Philox calls of four; the counter counts calls. We take
@@ -55,9 +56,9 @@ def draw(device: torch.device, generator: torch.Generator | None, traced: bool =
     return Draw(None, _signed(source.initial_seed()), offset // _OFFSET_STEP)
 
 
-def route_of_draw(family: str, device: torch.device) -> str | None:
+def route_of_draw(family: str, call: Call) -> str | None:
     """The route of a call that draws: "graph" also where a seed read on the host would be no number at all."""
-    route = route_of(family, device)
+    route = route_of(family, call)
     if route is None or route == "graph":
         return route  # torch.compile, which is one of the two, could not trace what follows
     return "graph" if torch._C._len_torch_dispatch_stack() > 0 else route

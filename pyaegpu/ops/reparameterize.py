@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu import backends
+from pyaegpu.measured import Call
 from pyaegpu.ops import library
 from pyaegpu.ops.eager import differentiable, differentiate, split_factor
 from pyaegpu.ops.random import NO_DRAW, Draw, draw, route_of_draw, stock_noise
@@ -46,7 +47,7 @@ def reparameterize(
     return_eps: bool,
 ) -> tuple[Tensor, Tensor]:
     """``(z, eps)`` of tensors of one shape and dtype; ``eps`` means nothing unless ``return_eps``."""
-    route = route_of_draw(FAMILY, mu.device)
+    route = route_of_draw(FAMILY, Call("reparameterize", mu))
     if route is None:
         noise = stock_noise(torch.randn, mu, generator) if eps is None else eps
         return reference.reparameterize(mu, spread, noise, *args), noise
@@ -69,7 +70,7 @@ def reparameterize_kl(
     args: SampleKLArgs,
 ) -> tuple[Tensor, Tensor]:
     """``(z, kl)``; the divergence comes in the accumulator's dtype."""
-    route = route_of_draw(FAMILY, mu.device)
+    route = route_of_draw(FAMILY, Call("reparameterize_kl", mu))
     if route is None:
         noise = stock_noise(torch.randn, mu, generator) if eps is None else eps
         return reference.reparameterize_kl(mu, logvar, noise, *args)
@@ -88,9 +89,9 @@ _ALGORITHMS = {
 }
 
 
-def explain(op: str, device: torch.device) -> backends.Explanation:
-    """The backend of a call of this family on ``device`` and the algorithm it takes there."""
-    return backends.explain(FAMILY, op, device, _ALGORITHMS[op])
+def explain(op: str, mu: Tensor) -> backends.Explanation:
+    """The backend of a call of this family and the algorithm it takes there."""
+    return backends.explain(FAMILY, op, Call(op, mu), _ALGORITHMS[op])
 
 
 # The arguments without a gradient come as one tuple: autograd.Function looks at each, at every call.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyaegpu import backends
+from pyaegpu.measured import Call
 from pyaegpu.ops import library
 from pyaegpu.ops.eager import differentiable, differentiate, route_of, split_factor
 from pyaegpu.ops.vae_loss_graph import FAMILY, where_given
@@ -49,7 +50,7 @@ class VAEArgs(NamedTuple):
 
 def reconstruction_loss(recon: Tensor, target: Tensor, weight: Tensor | None, args: ReconstructionArgs) -> Tensor:
     """Reconstruction loss of tensors of one shape and dtype; sums come in the accumulator's dtype."""
-    route = route_of(FAMILY, recon.device, target, weight)
+    route = route_of(FAMILY, Call("reconstruction_loss", recon), target, weight)
     if route is None:
         return reference.reconstruction_loss(recon, target, weight, *args)
     if route == "graph":
@@ -61,7 +62,7 @@ def reconstruction_loss(recon: Tensor, target: Tensor, weight: Tensor | None, ar
 
 def gaussian_kl(mu: Tensor, spread: Tensor, mu2: Tensor | None, logvar2: Tensor | None, args: KLArgs) -> Tensor:
     """KL divergence of diagonal Gaussians, in the accumulator's dtype."""
-    route = route_of(FAMILY, mu.device)
+    route = route_of(FAMILY, Call("gaussian_kl", mu))
     if route is None:
         return reference.gaussian_kl(mu, spread, mu2, logvar2, *args)
     if route == "graph":
@@ -80,7 +81,7 @@ def vae_loss(
     args: VAEArgs,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``(loss, reconstruction, kl)`` in the accumulator's dtype, in one op."""
-    route = route_of(FAMILY, recon.device, target, weight)
+    route = route_of(FAMILY, Call("vae_loss", recon), target, weight)
     if route is None:
         return reference.vae_loss(recon, target, weight, mu, logvar, beta, *args)
     if route == "graph":
@@ -112,9 +113,9 @@ _ALGORITHMS = {
 }
 
 
-def explain(op: str, device: torch.device) -> backends.Explanation:
-    """The backend of a call of this family on ``device`` and the algorithm it takes there."""
-    return backends.explain(FAMILY, op, device, _ALGORITHMS[op])
+def explain(op: str, input: Tensor) -> backends.Explanation:
+    """The backend of a call of this family and the algorithm it takes there."""
+    return backends.explain(FAMILY, op, Call(op, input), _ALGORITHMS[op])
 
 
 def _stores(recon: Tensor) -> bool:
