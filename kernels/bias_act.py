@@ -6,10 +6,10 @@ A launcher has the name and arguments of the registered op it serves.
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .bias_act_kernels import bias_act_bwd_kernel, bias_act_kernel, column_sums_kernel
+from .integers import cdiv, next_power_of_2
 from .layout import (
     TOTAL_PROGRAMS,
     TRITON_DTYPES,
@@ -56,8 +56,8 @@ def tile_for(acc: torch.dtype, rows: int, cols: int, *tensors: Tensor) -> Tile:
     """About as many columns as there are, and rows to fill the tile."""
     wide = tiles_for(acc, (cols,), tensors) is WIDE_TILES
     elements = WIDE_ELEMENTS if wide else NARROW_ELEMENTS
-    b_cols = min(elements, triton.next_power_of_2(cols))
-    return Tile(min(elements // b_cols, triton.next_power_of_2(rows)), b_cols)
+    b_cols = min(elements, next_power_of_2(cols))
+    return Tile(min(elements // b_cols, next_power_of_2(rows)), b_cols)
 
 
 def bias_act_(y: Tensor, bias: Tensor | None, activation: int, slope: float) -> None:
@@ -92,12 +92,12 @@ def bias_act_bwd(g: Tensor, out: Tensor, need_bias: bool, activation: int, slope
         g = strided_like(g, out)
         d_y = torch.empty_like(out)
         tile = tile_for(acc, blocks.outer, cols, g, out, d_y)
-        across = triton.cdiv(cols, tile.cols)
-        parts, steps = across if in_columns else blocks.channels, triton.cdiv(blocks.outer, tile.rows)
+        across = cdiv(cols, tile.cols)
+        parts, steps = across if in_columns else blocks.channels, cdiv(blocks.outer, tile.rows)
         if not in_columns:
             steps *= across
-        per_program = triton.cdiv(steps, max(1, TOTAL_PROGRAMS // parts))
-        splits = triton.cdiv(steps, per_program)
+        per_program = cdiv(steps, max(1, TOTAL_PROGRAMS // parts))
+        splits = cdiv(steps, per_program)
         partial = out.new_empty((splits, blocks.channels), dtype=acc) if need_bias else None
         bias_act_bwd_kernel[(parts, splits)](
             g, out, d_y, partial, blocks.outer, cols, 1 if in_columns else blocks.channels, per_program, slope,
@@ -114,9 +114,9 @@ def column_sums(partial: Tensor, first: Tensor | None, second: Tensor | None) ->
     """The sums of partial [count, columns], those of the first columns into `first`, of the last into `second`, each in
     its dtype and in the order of its memory."""
     count, cols = partial.shape
-    b_cols = min(SUM_COLUMNS, triton.next_power_of_2(cols))
-    b_rows = min(SUM_ELEMENTS // b_cols, triton.next_power_of_2(count))
-    column_sums_kernel[(triton.cdiv(cols, b_cols),)](
+    b_cols = min(SUM_COLUMNS, next_power_of_2(cols))
+    b_rows = min(SUM_ELEMENTS // b_cols, next_power_of_2(count))
+    column_sums_kernel[(cdiv(cols, b_cols),)](
         partial, first, second, count, cols, 0 if first is None else first.numel(),
         TRITON_DTYPES[partial.dtype], b_rows, b_cols, num_warps=WARPS,
     )  # fmt: skip

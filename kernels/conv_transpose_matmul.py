@@ -7,7 +7,6 @@ A launcher has the name and arguments of the registered op it serves.
 import functools
 from typing import Any
 
-import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -26,6 +25,7 @@ from .conv_transpose_tiles import (
     register_limit,
     strides_of,
 )
+from .integers import cdiv
 from .layout import on_device
 
 
@@ -73,7 +73,7 @@ def matmul(
         tile, counts, programs = cut(
             pixels, rows, input.element_size(), arch, descriptors, moments, target.processors(input.device)
         )
-        count = kernel[0] * kernel[1] * triton.cdiv(pixels, tile.pixels)
+        count = kernel[0] * kernel[1] * cdiv(pixels, tile.pixels)
         parts = new_parts(out, count, outputs) if moments else None
         x: Any = input
         a: Any = matrix.tensor
@@ -129,7 +129,7 @@ def cut(
     """The tile, how many tiles the rows and the whole make, and how many programs."""
 
     def tiles(tile: Tile) -> int:
-        return triton.cdiv(rows, tile.rows) * triton.cdiv(pixels, tile.pixels)
+        return cdiv(rows, tile.rows) * cdiv(pixels, tile.pixels)
 
     tile, count = fitting(arch, itemsize, rows, processors, tiles)
     if not descriptors:  # the address of every element read takes registers
@@ -137,4 +137,4 @@ def cut(
     if moments:  # they do too
         tile = tile._replace(pixels=tile.pixels // 2)
         count = tiles(tile)
-    return tile, (triton.cdiv(rows, tile.rows), count), min(count, processors * tile.per_processor)
+    return tile, (cdiv(rows, tile.rows), count), min(count, processors * tile.per_processor)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .integers import cdiv
 from .layout import WARPS, Tile, on_device
 from .norm_act_kernels import finite_or_zero
 
@@ -37,8 +38,8 @@ def fewer(parts: Parts) -> Parts:
     count, channels = parts.means.shape
     if count <= MANY_PARTS:
         return parts
-    merged = new_parts(parts.means, triton.cdiv(count, MERGE_TILE.rows), channels)
-    grid = (len(merged.counts), triton.cdiv(channels, MERGE_TILE.cols))
+    merged = new_parts(parts.means, cdiv(count, MERGE_TILE.rows), channels)
+    grid = (len(merged.counts), cdiv(channels, MERGE_TILE.cols))
     with on_device(parts.means):
         merge_kernel[grid](*parts, *merged, count, channels, *MERGE_TILE, num_warps=WARPS)
     return merged

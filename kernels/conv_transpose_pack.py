@@ -9,6 +9,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .conv_transpose_tiles import Tile
+from .integers import cdiv
 from .layout import WARPS
 
 PACK_TILE = (32, 64)
@@ -40,7 +41,7 @@ def packed(weight: Tensor, tap_major: bool) -> Matrix:
     pitch = -(-channels // each) * each
     out = weight.new_empty(outputs * k_h * k_w, pitch)
     read_tap_major = rows_stride(weight, True) is not None
-    grid = (triton.cdiv(channels, PACK_TILE[0]), triton.cdiv(out.shape[0], PACK_TILE[1]))
+    grid = (cdiv(channels, PACK_TILE[0]), cdiv(out.shape[0], PACK_TILE[1]))
     pack_kernel[grid](
         weight, out, channels, outputs, k_h * k_w, k_w, *weight.stride(), pitch,
         read_tap_major, tap_major, *PACK_TILE, num_warps=WARPS,

@@ -7,7 +7,6 @@ import functools
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -28,6 +27,7 @@ from .conv_transpose_tiles import (
     register_limit,
     strides_of,
 )
+from .integers import cdiv
 from .layout import on_device
 
 
@@ -143,22 +143,22 @@ def cut(
     in_boxes: bool,
     processors: int,
 ) -> Cut:
-    rows, cols = (triton.cdiv(size, s) for size, s in zip(out_size, stride, strict=True))
+    rows, cols = (cdiv(size, s) for size, s in zip(out_size, stride, strict=True))
 
     def sides_of(tile: Tile) -> tuple[int, int, int]:
         return box(images, rows, cols, tile.pixels) if in_boxes else (tile.pixels, 1, 1)
 
     def pixel_tiles(tile: Tile) -> int:
-        return boxes(images, rows, cols, sides_of(tile)) if in_boxes else triton.cdiv(images * rows * cols, tile.pixels)
+        return boxes(images, rows, cols, sides_of(tile)) if in_boxes else cdiv(images * rows * cols, tile.pixels)
 
     def tiles(tile: Tile) -> int:
-        return stride[0] * stride[1] * pixel_tiles(tile) * triton.cdiv(outputs, tile.rows)
+        return stride[0] * stride[1] * pixel_tiles(tile) * cdiv(outputs, tile.rows)
 
     tile, count = fitting(arch, itemsize, outputs, processors, tiles)
     sides = sides_of(tile)
     counts = (
-        rows, cols, triton.cdiv(rows, sides[1]), triton.cdiv(cols, sides[2]), pixel_tiles(tile),
-        triton.cdiv(outputs, tile.rows),
+        rows, cols, cdiv(rows, sides[1]), cdiv(cols, sides[2]), pixel_tiles(tile),
+        cdiv(outputs, tile.rows),
     )  # fmt: skip
     parts = stride[0] * stride[1] * pixel_tiles(tile)
     return Cut(tile, sides, counts, parts, min(count, processors * tile.per_processor))

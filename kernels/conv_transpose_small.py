@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from . import target
@@ -15,6 +14,7 @@ from .bias_act import column_sums
 from .conv_transpose_phases import new_output
 from .conv_transpose_small_kernels import small_bwd_kernel, small_fwd_kernel, small_input_kernel
 from .conv_transpose_tiles import precision
+from .integers import cdiv, next_power_of_2
 from .layout import TRITON_DTYPES, absent, accumulation_dtype, on_device
 
 # tl.dot takes no fewer rows, columns or summands.
@@ -57,7 +57,7 @@ def bwd_tile(t: Tensor, precision: str) -> Tile:
 
 
 def block(size: int, most: int) -> int:
-    return min(most, max(LEAST, triton.next_power_of_2(size)))
+    return min(most, max(LEAST, next_power_of_2(size)))
 
 
 def conv_transpose2d_small_fwd(
@@ -101,13 +101,13 @@ def forward_of(
     outs, *kernel = weight.shape[1:]
     # Slots of an axis: from that of the first output to that of the last.
     slots = [(size[i] - 1 + padding[i]) // stride[i] - padding[i] // stride[i] + 1 for i in range(2)]
-    phases = [min(FWD_PHASES, triton.next_power_of_2(s)) for s in stride]
-    b_outs = max(triton.next_power_of_2(outs), LEAST // (phases[0] * phases[1]))
+    phases = [min(FWD_PHASES, next_power_of_2(s)) for s in stride]
+    b_outs = max(next_power_of_2(outs), LEAST // (phases[0] * phases[1]))
     b_slots = max(LEAST, FWD_ELEMENTS // (b_outs * phases[0] * phases[1]))
-    tiles = triton.cdiv(slots[0] * slots[1], b_slots)
+    tiles = cdiv(slots[0] * slots[1], b_slots)
     b_channels = block(channels, LEAST if acc == torch.float64 else FWD_DEPTH)
     return Forward(
-        (images * tiles, triton.cdiv(stride[0], phases[0]), triton.cdiv(stride[1], phases[1])),
+        (images * tiles, cdiv(stride[0], phases[0]), cdiv(stride[1], phases[1])),
         (channels, outs, *input.shape[2:], *size, slots[1], tiles, *input.stride(), *weight.stride()),
         (*kernel, *stride, *padding, b_outs, *phases, b_slots, b_channels),
         (precision(input.dtype, tf32), TRITON_DTYPES[acc]),
@@ -169,8 +169,8 @@ def _pixel_strides(t: Tensor | None) -> tuple[int, int, int]:
 def _input(call: Backward, g: Tensor, out: Tensor | None, weight: Tensor, d_input: Tensor) -> None:
     images, channels, height, width = d_input.shape
     tile = call.tile
-    tiles, b_channels = triton.cdiv(height * width, tile.pixels), block(channels, tile.channels)
-    small_input_kernel[(images * tiles, triton.cdiv(channels, b_channels))](
+    tiles, b_channels = cdiv(height * width, tile.pixels), block(channels, tile.channels)
+    small_input_kernel[(images * tiles, cdiv(channels, b_channels))](
         g, out, weight, d_input, tiles, *call.sizes, *call.strides, *weight.stride(), *_pixel_strides(d_input),
         call.slope, *call.geometry, b_channels, tile.rows, tile.pixels, *call.kind, num_warps=tile.warps,
     )  # fmt: skip
@@ -191,20 +191,20 @@ def _sums(
     rows = weight.shape[1:].numel()
     tile = call.tile
     b_channels, b_rows = block(channels, tile.channels), block(rows, tile.rows)
-    channel_blocks, row_blocks = triton.cdiv(channels, b_channels), triton.cdiv(rows, b_rows)
-    tiles = 0 if d_input is None and d_weight is None else triton.cdiv(height * width, tile.pixels)
-    bias_tiles = 0 if d_bias is None else triton.cdiv(g.shape[2:].numel(), BIAS_PIXELS)
-    programs = min(triton.cdiv(BWD_PROGRAMS, channel_blocks * row_blocks), images * max(tiles, bias_tiles))
+    channel_blocks, row_blocks = cdiv(channels, b_channels), cdiv(rows, b_rows)
+    tiles = 0 if d_input is None and d_weight is None else cdiv(height * width, tile.pixels)
+    bias_tiles = 0 if d_bias is None else cdiv(g.shape[2:].numel(), BIAS_PIXELS)
+    programs = min(cdiv(BWD_PROGRAMS, channel_blocks * row_blocks), images * max(tiles, bias_tiles))
     bias_column = 0 if d_weight is None else d_weight.numel()
     columns = bias_column + (0 if d_bias is None else d_bias.numel())
     partial = input.new_empty((programs, columns), dtype=accumulation_dtype(input)) if columns else None
     small_bwd_kernel[(programs, channel_blocks, row_blocks)](
         g, out, input, weight, d_input, partial,
-        images, tiles, triton.cdiv(images * tiles, programs), bias_tiles, triton.cdiv(images * bias_tiles, programs),
+        images, tiles, cdiv(images * tiles, programs), bias_tiles, cdiv(images * bias_tiles, programs),
         columns, bias_column, *call.sizes, *call.strides, *input.stride(), *weight.stride(),
         *_pixel_strides(d_input), *((0,) * 4 if d_weight is None else d_weight.stride()), call.slope, *call.geometry,
         height == 1 or input.stride(2) == width * input.stride(3), d_weight is not None, d_bias is not None,
-        b_channels, b_rows, tile.pixels, triton.next_power_of_2(weight.shape[1]), BIAS_PIXELS, *call.kind,
+        b_channels, b_rows, tile.pixels, next_power_of_2(weight.shape[1]), BIAS_PIXELS, *call.kind,
         num_warps=tile.warps,
     )  # fmt: skip
     if partial is not None:

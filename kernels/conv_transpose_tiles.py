@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
+
+from .integers import cdiv
 
 
 class Tile(NamedTuple):
@@ -89,7 +90,7 @@ def box(images: int, rows: int, cols: int, pixels: int) -> tuple[int, int, int]:
 
 
 def boxes(images: int, rows: int, cols: int, sides: tuple[int, int, int]) -> int:
-    return triton.cdiv(images, sides[0]) * triton.cdiv(rows, sides[1]) * triton.cdiv(cols, sides[2])
+    return cdiv(images, sides[0]) * cdiv(rows, sides[1]) * cdiv(cols, sides[2])
 
 
 def new_output(

@@ -88,7 +88,10 @@ def accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
 
 
 def on_device(t: Tensor) -> AbstractContextManager[object]:
-    return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
+    # Usually the current device is the tensor's, and asking costs less than switching there and back.
+    if not t.is_cuda or t.device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(t.device)
 
 
 def is_dense(t: Tensor) -> bool:

@@ -7,10 +7,10 @@ convolutions whose epilogues take the statistics.
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .bias_act import NARROW_ELEMENTS, WIDE_ELEMENTS, blocks_of
+from .integers import cdiv, next_power_of_2
 from .layout import (
     TOTAL_PROGRAMS,
     TRITON_DTYPES,
@@ -58,16 +58,16 @@ def walk_of(*tensors: Tensor) -> Walk:
     cols = blocks.channels if in_columns else blocks.inner
     wide = tiles_for(accumulation_dtype(tensors[0]), (cols,), tensors) is WIDE_TILES
     elements = WIDE_ELEMENTS if wide else NARROW_ELEMENTS
-    b_cols = min(COLUMNS if in_columns else elements, triton.next_power_of_2(cols))
+    b_cols = min(COLUMNS if in_columns else elements, next_power_of_2(cols))
     # However few rows there are: no batch recompiles.
     tile = Tile(elements // b_cols, b_cols)
-    across = triton.cdiv(cols, tile.cols)
-    parts, steps = across if in_columns else blocks.channels, triton.cdiv(blocks.outer, tile.rows)
+    across = cdiv(cols, tile.cols)
+    parts, steps = across if in_columns else blocks.channels, cdiv(blocks.outer, tile.rows)
     if not in_columns:
         steps *= across
-    per_program = triton.cdiv(steps, max(1, TOTAL_PROGRAMS // parts))
+    per_program = cdiv(steps, max(1, TOTAL_PROGRAMS // parts))
     sizes = (blocks.outer, cols, 1 if in_columns else blocks.channels, per_program)
-    grid = (parts, triton.cdiv(steps, per_program))
+    grid = (parts, cdiv(steps, per_program))
     return Walk(sizes, in_columns, tile, grid, blocks.channels, blocks.outer * blocks.inner)
 
 
@@ -124,7 +124,7 @@ def moments(
     parts, channels = means.shape
     mean, invstd, var = (means.new_empty(channels) for _ in range(3))
     with on_device(means):
-        moments_kernel[(triton.cdiv(channels, MERGED.cols),)](
+        moments_kernel[(cdiv(channels, MERGED.cols),)](
             counts, means, m2s, offset, mean, invstd, var, parts, channels, eps,
             TRITON_DTYPES[means.dtype], *MERGED, num_warps=WARPS,
         )  # fmt: skip
@@ -134,8 +134,8 @@ def moments(
 def running(mean: Tensor, var: Tensor, acc: torch.dtype, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     channels = mean.numel()
     results = [mean.new_empty(channels, dtype=acc) for _ in range(3)]
-    b_cols = min(RUNNING_ELEMENTS, triton.next_power_of_2(channels))
-    running_kernel[(triton.cdiv(channels, b_cols),)](
+    b_cols = min(RUNNING_ELEMENTS, next_power_of_2(channels))
+    running_kernel[(cdiv(channels, b_cols),)](
         mean.contiguous(), var.contiguous(), *results, channels, eps, TRITON_DTYPES[acc], b_cols, num_warps=WARPS
     )
     return results[0], results[1], results[2]
@@ -211,6 +211,6 @@ def batch_norm_act_bwd(
 
 def sum_up(partial: Tensor, sums: Tensor | None, d_bias: Tensor | None, d_weight: Tensor | None) -> None:
     parts, _, channels = partial.shape
-    norm_sums_kernel[(triton.cdiv(2 * channels, MERGED.cols),)](
+    norm_sums_kernel[(cdiv(2 * channels, MERGED.cols),)](
         partial, sums, d_bias, d_weight, parts, channels, TRITON_DTYPES[partial.dtype], *MERGED, num_warps=WARPS
     )

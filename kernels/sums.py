@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .integers import cdiv
 from .layout import TRITON_DTYPES, WARPS
 from .tiles import load
 
@@ -49,7 +50,7 @@ def reduced(partial: Tensor, shape: tuple[int, ...] | torch.Size, by_column: boo
     strides = (1, rows) if by_column else (count, 1)
     acc = partial.dtype
     if rows:
-        sum_kernel[(triton.cdiv(rows, b_rows),)](
+        sum_kernel[(cdiv(rows, b_rows),)](
             partial, out, rows, count, *strides, TRITON_DTYPES[acc], b_rows, b_cols, num_warps=WARPS
         )
     return out.reshape(shape)

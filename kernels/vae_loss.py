@@ -6,9 +6,9 @@ gradients and a tensor beta.
 """
 
 import torch
-import triton
 from torch import Tensor
 
+from .integers import cdiv
 from .layout import (
     TRITON_DTYPES,
     WARPS,
@@ -160,12 +160,12 @@ def _kl_columns(
     q: Latents, shape: torch.Size, acc: torch.dtype, form: int, numbers: tuple[float, float, float, float]
 ) -> Tensor:
     b_rows, b_cols = tiles_for(acc, (q.cols, *q.strides), q.tensors)[0][1]
-    span = b_rows * max(COLUMNS_STEPS, triton.cdiv(triton.cdiv(q.rows, COLUMNS_SPLITS), b_rows))
-    splits = max(1, triton.cdiv(q.rows, span))
+    span = b_rows * max(COLUMNS_STEPS, cdiv(cdiv(q.rows, COLUMNS_SPLITS), b_rows))
+    splits = max(1, cdiv(q.rows, span))
     mu = q.tensors[0]
     partial = torch.empty((splits, q.cols), dtype=acc, device=mu.device)
     if q.cols:
-        kl_columns_kernel[(triton.cdiv(q.cols, b_cols), splits)](
+        kl_columns_kernel[(cdiv(q.cols, b_cols), splits)](
             *q.tensors, partial, *q.strides, q.rows, q.cols, span, *numbers,
             form, TRITON_DTYPES[acc], b_rows, b_cols, num_warps=WARPS,
         )  # fmt: skip
@@ -237,7 +237,7 @@ def vae_loss_fwd(
                 kind, per_row, TRITON_DTYPES[acc], *x.tile, *z.tile, num_warps=WARPS,
             )  # fmt: skip
             b_rows, b_cols = ONE_ROW_SUM_TILE if rows == 1 else ROWS_SUM_TILE
-            vae_sum_kernel[(triton.cdiv(rows, b_rows),)](
+            vae_sum_kernel[(cdiv(rows, b_rows),)](
                 recon_partial, kl_partial, beta, loss, recon_loss, kl, rows, x.splits, kl_count, beta_value,
                 TRITON_DTYPES[acc], b_rows, b_cols, num_warps=WARPS,
             )  # fmt: skip

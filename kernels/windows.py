@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from .integers import cdiv, next_power_of_2
 from .layout import WARPS, Tile
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -115,10 +115,10 @@ class Pooling(NamedTuple):
         row = self.row(sizes)
         unit = math.gcd(row, UNIT)
         if unit == 1 and not paired:
-            unit = min(ODD_UNIT, triton.next_power_of_2(row))
-        units = self.planes * math.prod(sizes) * self.channels // row * triton.cdiv(row, unit)
+            unit = min(ODD_UNIT, next_power_of_2(row))
+        units = self.planes * math.prod(sizes) * self.channels // row * cdiv(row, unit)
         tile = Tile(32 * WARPS * 16 // size // unit, unit)
-        return Cut(units, row % unit == 0, tile, triton.cdiv(units, tile.rows))
+        return Cut(units, row % unit == 0, tile, cdiv(units, tile.rows))
 
     def pair_size(self, t: Tensor) -> int:
         """The size of the two columns of the image, or more, that belong to a pooled element of contiguous memory."""

@@ -139,13 +139,15 @@ def refusal(algorithm: str, input: Tensor, weight: Tensor, bias: Tensor | None, 
     if not _alike(input, weight, bias):
         return "dtypes or devices differ"
     empty = input.numel() == 0 or weight.numel() == 0
-    if not _regular(args) or empty or min(output_sizes(input.shape[2:], weight.shape[2:], *args[:3])) < 1:
+    rows, columns = output_sizes(input.shape[2:], weight.shape[2:], *args[:3])
+    if not _regular(args) or empty or rows < 1 or columns < 1:
         return "nothing to compute"
-    if _is_vast(input, weight, args):
+    plane = rows * columns
+    if _is_vast(input, weight, args, plane):
         return "it counts in 32 bits within an image"
     if algorithm == SMALL and weight.shape[1] > _SMALL_CHANNELS:
         return f"its kernels take 1 to {_SMALL_CHANNELS} output channels, not {weight.shape[1]}"
-    if algorithm in (MATMUL, PHASES) and exceeds(input.shape[0] * _plane(input, weight, args), _INDEX_LIMIT):
+    if algorithm in (MATMUL, PHASES) and exceeds(input.shape[0] * plane, _INDEX_LIMIT):
         return f"it counts pixels in 32 bits: fewer than {_INDEX_LIMIT}"
     if algorithm == MATMUL and not _is_matmul(input, weight, args):
         return "it takes a kernel as large as its stride, or one pixel of input"
@@ -183,17 +185,13 @@ def _pixels(input: Tensor) -> int:
     return input.numel() // max(1, input.shape[1])
 
 
-def _plane(input: Tensor, weight: Tensor, args: ConvArgs) -> int:
-    """Pixels of an output image."""
-    return math.prod(output_sizes(input.shape[2:], weight.shape[2:], *args[:3]))
-
-
-def _is_vast(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:
-    """Whether the places within an image, of every tap, are more than 32 bits count."""
+def _is_vast(input: Tensor, weight: Tensor, args: ConvArgs, plane: int) -> bool:
+    """Whether the places within an image, of every tap, are more than 32 bits count; ``plane``: pixels of an output
+    image."""
     if max(*args.stride, *args.padding, *weight.shape[2:]) > _STEP_LIMIT:
         return True
-    planes = (_plane(input, weight, args), input.shape[2] * input.shape[3])
-    return any(exceeds(pixels * weight.numel() // weight.shape[0], _INDEX_LIMIT) for pixels in planes)
+    taps = weight.numel() // weight.shape[0]
+    return exceeds(plane * taps, _INDEX_LIMIT) or exceeds(input.shape[2] * input.shape[3] * taps, _INDEX_LIMIT)
 
 
 def is_traced() -> bool:
@@ -208,12 +206,8 @@ def _alike(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _regular(args: ConvArgs) -> bool:
     """Whether stock PyTorch takes these numbers."""
-    return (
-        min(args.stride) > 0
-        and min(args.padding) >= 0
-        and min(args.output_padding) >= 0
-        and all(extra < stride for extra, stride in zip(args.output_padding, args.stride, strict=True))
-    )
+    (rows, columns), (extra_rows, extra_columns) = args.stride, args.output_padding
+    return min(args.padding) >= 0 and 0 <= extra_rows < rows and 0 <= extra_columns < columns
 
 
 def _is_matmul(input: Tensor, weight: Tensor, args: ConvArgs) -> bool:

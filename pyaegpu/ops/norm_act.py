@@ -87,19 +87,22 @@ def refuse_one_value(shape: torch.Size, training: bool) -> None:
 
 def refusal(input: Tensor, running: Running, weight: Tensor | None, bias: Tensor | None) -> str | None:
     """Why no kernel of ours can run a call, or None; calls that stock PyTorch refuses are among them."""
-    given = [t for t in (*running, weight, bias) if t is not None]
     if input.dtype not in _DTYPES:
         return f"its kernels do not take {input.dtype}"
     if not 2 <= input.dim() <= 5:
         return "its kernels take two to five dimensions"
     if is_known(input.numel() == 0):
         return "nothing to compute"
-    if any(t.dim() != 1 or t.shape != input.shape[1:2] or t.device != input.device for t in given):
-        return "the parameters do not fit"
+    size, device = input.shape[1:2], input.device
+    kinds = set()
+    for t in (*running, weight, bias):
+        if t is not None:
+            if t.shape != size or t.device != device:
+                return "the parameters do not fit"
+            kinds.add(t.dtype)
     if any(t is not None and t.requires_grad for t in running):
         return "running statistics have no gradient"
     half = input.dtype.itemsize == 2
-    kinds = {t.dtype for t in given}
     if kinds - {input.dtype} and not (half and kinds == {torch.float32}):
         return "the dtypes of the parameters do not fit"
     return None
