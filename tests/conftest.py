@@ -1,7 +1,10 @@
 """Where the tests of the ops run: each backend on the devices it serves."""
 
+import fcntl
+import gc
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,26 +15,53 @@ from pyaegpu import backends
 
 # pytest's importlib mode leaves the tests' own helpers off the path.
 sys.path.append(str(Path(__file__).parent))
+from cuda_runs import require_free
 
-PLACES = [
-    pytest.param(("cpu", "reference"), id="reference"),
+KERNEL_PLACES = [
     pytest.param(("cpu", "cpu"), id="cpu"),
     pytest.param(("cuda", "cuda"), id="cuda", marks=pytest.mark.gpu),
     pytest.param(("cuda", "triton"), id="triton", marks=pytest.mark.gpu),
+]
+PLACES = [
+    pytest.param(("cpu", "reference"), id="reference"),
+    *KERNEL_PLACES,
     # What `auto` takes on a card that is not measured.
     pytest.param(("cuda", "reference"), id="cuda-reference", marks=pytest.mark.gpu),
 ]
 
 
 def pytest_configure():
-    # Two cores are what the tests are timed for; more threads would only compete with parallel workers.
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # Two cores are what the tests are timed for; workers of a parallel run share them.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // workers))
 
 
 def pytest_runtest_setup(item):
     # Skipped here, and not by a mark, the tests share one line of the summary.
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device: torch finds none")
+
+
+@pytest.fixture(autouse=True)
+def ieee_float32():
+    """Convolutions in float32 are held to its own precision: TF32, torch's default on a GPU, has tests of its own."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture
+def large_memory():
+    """large_memory(gigabytes): skips a test where the card has less memory than that free.
+
+    Tests of large tensors wait for each other, whichever processes they run in.
+    """
+    with open(Path(tempfile.gettempdir()) / f"pyaegpu-tests-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield require_free
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _require(device, backend):
@@ -50,7 +80,7 @@ def device(request):
         yield torch.device(kind)
 
 
-@pytest.fixture(params=PLACES[1:])
+@pytest.fixture(params=KERNEL_PLACES)
 def kernel_device(request):
     """A device, with each backend that has kernels for it selected in turn."""
     kind, backend = request.param

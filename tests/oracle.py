@@ -1,7 +1,7 @@
 """The textbook formulas in plain PyTorch, and the comparison of results with them.
 
-A formula runs in the dtype of its inputs: in float64 it is the truth, in the tested dtype it is stock PyTorch, whose
-error sets the tolerance.
+A formula runs in the dtype of its inputs, and where the first of them is: in float64 on the CPU it is the truth, in the
+tested dtype it is stock PyTorch, whose error sets the tolerance.
 """
 
 import torch
@@ -13,6 +13,7 @@ _WEIGHTED_MEAN = ("mse", "l1", "smooth_l1")
 
 
 def elementwise(recon, target, kind, beta=1.0):
+    target = target.to(recon.device)
     if kind == "bce":
         return F.binary_cross_entropy(recon, target, reduction="none")
     if kind == "bce_logits":
@@ -41,6 +42,7 @@ def reduce(values, reduction):
 def reconstruction(recon, target, kind, *, reduction="sum", weight=None, scale=1.0, beta=1.0):
     loss = elementwise(recon, target, kind, beta)
     if weight is not None:
+        weight = weight.to(loss.device)
         loss = loss * weight
         if reduction == "mean" and kind in _WEIGHTED_MEAN:
             return scale * loss.sum() / weight.expand_as(loss).sum()
@@ -54,7 +56,7 @@ def kl_terms(mu, logvar=None, *, std=None, var=None, other=None, clamp=None, log
     else:
         variance = std * std if var is None else var
         logvar = torch.log(variance + log_eps)
-    mu2, logvar2 = other or (torch.zeros_like(mu), torch.zeros_like(mu))
+    mu2, logvar2 = (t.to(mu.device) for t in other or (torch.zeros_like(mu), torch.zeros_like(mu)))
     return 0.5 * (logvar2 - logvar + (variance + (mu - mu2) ** 2) / logvar2.exp() - 1)
 
 
@@ -102,7 +104,7 @@ def reparameterize(mu, logvar=None, *, std=None, eps, clamp=None):
     """``mu + sigma * eps``."""
     if logvar is not None:
         std = torch.exp(0.5 * (logvar if clamp is None else logvar.clamp(*clamp)))
-    return mu + std * eps
+    return mu + std * eps.to(mu.device)
 
 
 def reparameterize_kl(mu, logvar, *, eps, clamp=None, reduction="batchmean"):
@@ -187,7 +189,7 @@ def assert_accurate(ours, stock, truth, name="result", slack=0.0):
     assert ours.shape == truth.shape, f"{name}: shape {tuple(ours.shape)}, expected {tuple(truth.shape)}"
     if not ours.numel():
         return
-    ours_, stock_ = ours.double(), stock.double()
+    ours_, stock_, truth = ours.double(), stock.double(), truth.to(ours.device)
     finite = truth.isfinite() & stock_.isfinite()
     same = (ours_ == stock_) | (ours_.isnan() & stock_.isnan())
     assert (finite | same).all(), f"{name}: NaN or Inf where stock has none, or the other way round"
@@ -204,7 +206,7 @@ def assert_accurate(ours, stock, truth, name="result", slack=0.0):
 
 
 def check(ours, oracle, inputs, wanted=None, upstream=None, slack=None):
-    """Values and gradients of ``ours(*inputs)`` against the oracle's.
+    """Values and gradients of ``ours(*inputs)`` against the oracle's, which is exact on the CPU.
 
     ``slack`` gives, from inputs and upstream gradients, what each value and each gradient may be off besides.
     """
@@ -212,7 +214,7 @@ def check(ours, oracle, inputs, wanted=None, upstream=None, slack=None):
     if upstream is None:
         upstream = upstreams(results[0])
     stock = run(oracle, inputs, wanted, upstream)
-    truth = run(oracle, [t.double() for t in inputs], wanted, upstream)
+    truth = run(oracle, [t.double().cpu() for t in inputs], wanted, [g.cpu() for g in upstream])
     slacks = [[0.0] * len(r) for r in results] if slack is None else slack(inputs, upstream, wanted)
     for what, *columns in zip(("value", "gradient"), results, stock, truth, slacks, strict=True):
         for index, (a, b, c, d) in enumerate(zip(*columns, strict=True)):

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import pyaegpu
+from pyaegpu import backends
 from pyaegpu.backends import BackendError
 
 # pytest's importlib mode leaves the helpers of these tests off the path.
@@ -21,6 +23,16 @@ def pytest_runtest_call(item):
         if "it has no kernels of" in str(error):
             pytest.skip(str(error))
         raise
+
+
+@pytest.fixture(params=["cuda", "triton"])
+def gpu(request):
+    """Each backend that has kernels for a GPU, selected in turn."""
+    reason = backends.status()[request.param]
+    if reason is not None:
+        pytest.skip(f"backend {request.param!r} is not available: {reason}")
+    with pyaegpu.backend(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import oracle
 import pytest
 import torch
 from conv_cases import CASES, FEW, SMALL, Case
+from cuda_runs import assert_never_waits, captured, on_a_side_stream
 from oracle import run
 
 import pyaegpu
@@ -34,36 +35,40 @@ def gpu(request):
 
 @pytest.fixture
 def tf32():
-    """Sets whether float32 convolutions may use TF32, in the older way."""
-    before = torch.backends.cudnn.allow_tf32
+    """Sets whether float32 convolutions may use TF32, in the older way; it is off again after the test."""
 
     def allow(value):
         torch.backends.cudnn.allow_tf32 = value
 
-    yield allow
-    torch.backends.cudnn.allow_tf32 = before
+    return allow
 
 
 def relative_error(case, tensors, activation=None):
     """The largest of result and gradients, relative to the largest element."""
-    results = [
-        run(fn(activation=activation), t)
-        for fn, t in ((case.ours, tensors), (case.stock, [t.double() for t in tensors]))
-    ]
-    pairs = zip(results[0][0] + results[0][1], results[1][0] + results[1][1], strict=True)
-    return max(((a.double() - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+    values, grads = run(case.ours(activation=activation), tensors)
+    exact_values, exact_grads = run(case.stock(activation=activation), [t.double().cpu() for t in tensors])
+    pairs = zip(values + grads, exact_values + exact_grads, strict=True)
+    return max(((a.double().cpu() - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+
+def in_both_orders(case):
+    input, weight, bias = case.tensors(device="cuda")
+    for order in (torch.contiguous_format, torch.channels_last):
+        yield [*(t.contiguous(memory_format=order) for t in (input, weight)), bias]
 
 
 @each_layer
 def test_without_tf32_float32_is_ieee(gpu, tf32, case):
     tf32(False)
-    assert relative_error(case, case.tensors(device="cuda"), "tanh") < 1e-5
+    for tensors in in_both_orders(case):
+        assert relative_error(case, tensors, "tanh") < 1e-5
 
 
 @each_layer
 def test_with_tf32_the_error_is_that_of_its_mantissa(gpu, tf32, case):
     tf32(True)
-    assert relative_error(case, case.tensors(device="cuda"), "tanh") < 5e-3
+    for tensors in in_both_orders(case):
+        assert relative_error(case, tensors, "tanh") < 5e-3
 
 
 def test_the_setting_is_read_at_every_call(gpu, tf32):
@@ -114,20 +119,12 @@ def test_a_captured_graph(gpu, case):
         value = call(*leaves)
         return value, *torch.autograd.grad(value, leaves, upstream)
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, results = captured(step)
     for factor in (1.0, 0.5, -2.0):
         with torch.no_grad():
             leaves[0].mul_(factor)
         graph.replay()
-        for a, b in zip(captured, step(), strict=True):
+        for a, b in zip(results, step(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -135,14 +132,7 @@ def test_a_captured_graph(gpu, case):
 def test_the_host_never_waits(gpu, case):
     leaves = [t.requires_grad_() for t in case.tensors(device="cuda")]
     call = case.ours(activation="relu")
-    torch.autograd.grad(call(*leaves).sum(), leaves)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for _ in range(2):
-            torch.autograd.grad(call(*leaves).sum(), leaves)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert_never_waits(lambda: torch.autograd.grad(call(*leaves).sum(), leaves))
 
 
 def test_compiled_with_cuda_graphs(gpu):
@@ -164,23 +154,56 @@ def test_two_runs_are_equal(gpu, case, nan_filled):
     assert all(torch.equal(a, b) and a.isfinite().all() for a, b in results)
 
 
-def test_on_another_stream(gpu):
-    case = LAYERS["image"]
-    tensors = case.tensors(device="cuda")
-    expected = case.ours(activation="relu")(*tensors)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        result = case.ours(activation="relu")(*tensors)
-    torch.cuda.current_stream().wait_stream(stream)
-    assert torch.equal(result, expected)
+@few_cases
+def test_on_another_stream(gpu, case):
+    """Forward and backward, in half precision."""
+    tensors = case.tensors(torch.float16, "cuda")
+
+    def step(*leaves):
+        values, grads = run(case.ours(activation="relu"), leaves)
+        return values + grads
+
+    for result, expected in zip(on_a_side_stream(step, tensors), step(*tensors), strict=True):
+        torch.testing.assert_close(result, expected)
 
 
-def test_more_elements_than_32_bits_count(gpu):
+# One for each algorithm of the Triton kernels, with more than 2^31 elements of result.
+VAST = {
+    "small": Case((129, 8, 1024, 1024), (8, 4, 4, 4), {"stride": 2, "padding": 1}),
+    "matmul": Case((65, 16, 1024, 1024), (16, 8, 2, 2), {"stride": 2}),
+    "phases": Case((65, 16, 1024, 1024), (16, 8, 4, 4), {"stride": 2, "padding": 1}),
+    "pass": Case((65, 16, 1024, 1024), (16, 4, 2, 2), {"stride": 2, "groups": 2}),
+}
+
+
+@pytest.mark.parametrize("name", VAST)
+def test_more_elements_than_32_bits_count(gpu, name, large_memory):
+    """In half precision; the last sample is what it is alone, and so are the gradients that it alone has."""
+    if gpu == "reference":
+        pytest.skip("stock PyTorch's kernels")
+    large_memory(40)
+    case, shape = VAST[name], VAST[name].input
+    _, weight, bias = Case((1, shape[1], 2, 2), case.weight, case.numbers).tensors(torch.float16, "cuda")
+    input = torch.randn(shape, dtype=torch.float16, device="cuda")
+    leaves, alone = ([t.detach().requires_grad_() for t in (x, weight, bias)] for x in (input, input[-1:].clone()))
+    call = case.ours(activation="relu")
+    result, expected = call(*leaves), call(*alone)
+    assert result.numel() > 2**31
+    torch.testing.assert_close(result[-1:], expected, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(result[:1], call(input[:1], weight, bias), rtol=1e-2, atol=1e-2)
+    upstream = torch.zeros_like(result)
+    upstream[-1] = 1 / 64
+    grads = torch.autograd.grad(result, leaves, upstream)
+    assert not grads[0][:-1].any()
+    expected = torch.autograd.grad(expected, alone, upstream[-1:])
+    for ours, one in zip((grads[0][-1:], *grads[1:]), expected, strict=True):
+        torch.testing.assert_close(ours, one, rtol=1e-2, atol=1e-2 * one.abs().max().item())
+
+
+def test_large_images_of_more_elements_than_32_bits_count(gpu, large_memory):
     """The result's last sample, in half precision: 4 GiB of result."""
     samples, size = 4, 2**14
-    if torch.cuda.mem_get_info()[0] < 24 * 2**30:
-        pytest.skip("needs 24 GB of free memory")
+    large_memory(24)
     input = torch.zeros(samples, 1, size // 2, size // 2, dtype=torch.float16, device="cuda")
     input[-1, 0, -3:, -3:] = torch.randn(3, 3)
     weight = torch.randn(1, 2, 2, 2, dtype=torch.float16, device="cuda")

@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 import torch
+from cuda_runs import assert_never_waits, captured, on_a_side_stream
 from oracle import DTYPES
 from pool_cases import CODES, INT32, INT64, Case, assert_equal, channels_last, each_index_dtype, outcome
 
 import pyaegpu
-from pyaegpu import backends
 
 pytestmark = pytest.mark.gpu
 
@@ -38,15 +38,6 @@ each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 FOREIGN = {name: CASES[name] for name in ("2/2", "2/2 of odd sizes", "3/2/1", "3/2/1 of odd sizes", "line", "volume")}
 foreign_cases = pytest.mark.parametrize("case", FOREIGN.values(), ids=FOREIGN)
 MEMORIES = (torch.clone, channels_last)
-
-
-@pytest.fixture(params=["cuda", "triton"])
-def gpu(request):
-    reason = backends.status()[request.param]
-    if reason is not None:
-        pytest.skip(f"backend {request.param!r} is not available: {reason}")
-    with pyaegpu.backend(request.param):
-        yield request.param
 
 
 def on_the_cpu(fn, *tensors):
@@ -156,7 +147,7 @@ def test_bad_indices_write_nothing_outside(gpu, window, memory):
     far.view(-1)[::7] = 2**33 + 5
     far.view(-1)[::11] = -(2**40)
     wild = foreign(case, 0.0).to(CODES)  # most are codes of no position
-    for indices in (memory(t) for t in (near, far, wild)):
+    for indices in (memory(t) for t in (near, near.to(INT32), far, wild)):
         values = memory(torch.randn(indices.shape, device="cuda"))
         before, after, place = between_guards(case.shape, values.dtype)
         out = case.unpool(values, indices)
@@ -169,7 +160,7 @@ def test_bad_indices_write_nothing_outside(gpu, window, memory):
             continue
         inside = (indices >= 0) & (indices < size)
         assert_equal(grad, inside.to(grad.dtype), strides=False)
-        kept = out.flatten(2).gather(2, torch.where(inside, indices, 0).flatten(2)).view_as(indices)
+        kept = out.flatten(2).gather(2, torch.where(inside, indices, 0).long().flatten(2)).view_as(indices)
         assert bool((kept[inside] != 0).all())
 
 
@@ -183,20 +174,6 @@ def step_of(case, index_dtype):
         return pooled.detach(), indices, image.detach(), *torch.autograd.grad(image, leaf, upstream)
 
     return step
-
-
-def captured(step):
-    """The graph of a step, and the results that its replays write."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = step()
-    return graph, results
 
 
 @each_index_dtype
@@ -236,37 +213,28 @@ def test_the_host_never_waits(gpu, case, index_dtype):
             step(input, upstream)
         case.unpool(values, indices)
 
-    steps()
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        steps()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert_never_waits(steps)
 
 
-def test_on_another_stream(gpu):
-    case = CASES["2/2"]
-    step, input, upstream = step_of(case, INT64), case.input(device="cuda"), integers(case.shape, torch.float32)
-    expected = step(input, upstream)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        results = step(input, upstream)
-    torch.cuda.current_stream().wait_stream(stream)
-    assert_equal(results, expected, strides=False)
+@each_index_dtype
+@foreign_cases
+def test_on_another_stream(gpu, case, index_dtype):
+    step, tensors = step_of(case, index_dtype), (case.input(device="cuda"), integers(case.shape, torch.float32))
+    assert_equal(on_a_side_stream(step, tensors), step(*tensors), strides=False)
 
 
-def require(gigabytes):
-    if torch.cuda.mem_get_info()[0] < gigabytes * 2**30:
-        pytest.skip(f"needs {gigabytes} GB of free memory")
+@foreign_cases
+def test_foreign_indices_on_another_stream(gpu, case):
+    indices = foreign(case, 0.5)
+    tensors = torch.randn(indices.shape, device="cuda"), indices
+    assert_equal(on_a_side_stream(case.unpool, tensors), case.unpool(*tensors), strides=False)
 
 
 @pytest.mark.parametrize("window", [(2,), (3, 2, 1)], ids=str)
 @pytest.mark.parametrize("memory", MEMORIES, ids=["contiguous", "channels_last"])
-def test_more_elements_than_32_bits_count(gpu, memory, window):
+def test_more_elements_than_32_bits_count(gpu, memory, window, large_memory):
     """The last image of 2^31 + 2^25 elements is what it is alone."""
-    require(20)
+    large_memory(20)
     case = Case((65, 8, 2048, 2048), *window)
     last = Case((1, *case.shape[1:]), *window)
     input = memory(torch.zeros(case.shape, dtype=torch.bfloat16, device="cuda"))
@@ -281,8 +249,8 @@ def test_more_elements_than_32_bits_count(gpu, memory, window):
 
 
 @each_index_dtype
-def test_a_plane_of_more_elements_than_32_bits_count(gpu, index_dtype):
-    require(30)
+def test_a_plane_of_more_elements_than_32_bits_count(gpu, index_dtype, large_memory):
+    large_memory(30)
     count = 2**30 + 1031
     pooled = torch.zeros(1, 1, count, dtype=torch.bfloat16, device="cuda")
     pooled[..., -1031:] = torch.randn(1031, device="cuda")

@@ -159,6 +159,8 @@ def test_modules(device, testing, name):
 
 def test_error_inputs_of_modules(testing):
     info, used = next(i for i in testing[1] if i.name == "nn.MaxPool2d"), 0
+    if info.module_error_inputs_func is None:
+        pytest.skip("this torch has no error inputs of MaxPool2d")
     for case in info.module_error_inputs_func(info, "cpu", torch.float32, requires_grad=False, training=True):
         arguments, given = case.module_error_input.constructor_input, case.module_error_input.forward_input
         with pytest.raises(case.error_type):

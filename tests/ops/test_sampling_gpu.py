@@ -4,6 +4,7 @@ import noise
 import oracle
 import pytest
 import torch
+from cuda_runs import assert_never_waits, captured, on_a_side_stream
 from draws import assert_is_noise, standard_normals
 from oracle import latents
 
@@ -20,15 +21,6 @@ CALLS = {
     "masking": lambda m, s, g=None: pyaegpu.corrupt(m, "masking", 0.5, generator=g),
 }
 each_call = pytest.mark.parametrize("name", CALLS)
-
-
-@pytest.fixture(params=["cuda", "triton"])
-def gpu(request):
-    reason = backends.status()[request.param]
-    if reason is not None:
-        pytest.skip(f"backend {request.param!r} is not available: {reason}")
-    with pyaegpu.backend(request.param):
-        yield request.param
 
 
 def drawing(name, gpu):
@@ -98,19 +90,11 @@ def test_each_replay_draws_anew(gpu, name):
         z = call(*leaves)
         return z, *torch.autograd.grad(z, leaves, upstream, allow_unused=True)
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        z, d_mu, d_spread = step()
+    graph, results = captured(step)
 
     def replay():
         graph.replay()
-        return [t.clone() for t in (z, d_mu, d_spread) if t is not None]
+        return [t.clone() for t in results if t is not None]
 
     torch.manual_seed(1)
     first, second = replay(), replay()
@@ -136,15 +120,20 @@ def test_the_host_never_waits(gpu, name):
     call = drawing(name, gpu)
     leaves = [t.requires_grad_() for t in latents((64, 33), device="cuda")]
     cpu, cuda = torch.Generator(), torch.Generator("cuda")
-    torch.autograd.grad(call(*leaves).sum(), leaves, allow_unused=True)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+
+    def step():
         for generator in (None, cpu, cuda):
             z = call(*leaves, generator)
             torch.autograd.grad(z.sum(), leaves, allow_unused=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+
+    assert_never_waits(step)
+
+
+@each_call
+def test_on_another_stream(gpu, name):
+    call, inputs = drawing(name, gpu), latents((64, 33), device="cuda")
+    seeded = lambda *t: call(*t, torch.Generator("cuda").manual_seed(3))  # noqa: E731
+    assert torch.equal(on_a_side_stream(seeded, inputs), seeded(*inputs))
 
 
 @each_call
@@ -173,16 +162,51 @@ def test_a_generator_of_another_device(gpu, name):
         call(*latents((5, 7)), torch.Generator("cuda"))
 
 
-def test_more_elements_than_32_bits_count(gpu):
+def test_more_elements_than_32_bits_count(gpu, large_memory):
     """In half precision 4 GiB each: the last elements have the noise of their own quads."""
     count = 2**31 + 1031
-    if torch.cuda.mem_get_info()[0] < 6 * 2 * count:
-        pytest.skip("needs 26 GB of free memory")
+    large_memory(26)
     generator = torch.Generator("cuda").manual_seed(5)
     zero, one = (torch.full((), value, dtype=torch.float16, device="cuda").expand(count) for value in (0.0, 1.0))
     tail = pyaegpu.reparameterize(zero, std=one, generator=generator)[-1027:]
     expected = noise.normals(1027, 5, 0, torch.float16, start=count - 1027)
     torch.testing.assert_close(tail.cpu(), expected, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "masking"])
+def test_corrupting_more_elements_than_32_bits_count(gpu, kind, large_memory):
+    if gpu == "cuda":
+        pytest.skip("corrupt has no cuda kernels")
+    count = 2**31 + 1031
+    large_memory(26)
+    x = torch.ones(count, dtype=torch.float16, device="cuda", requires_grad=True)
+    value = pyaegpu.corrupt(x, kind, 0.5, generator=torch.Generator("cuda").manual_seed(5))
+    tail = value[-1027:].detach().cpu()
+    (grad,) = torch.autograd.grad(value, x, torch.ones_like(value))
+    if kind == "gaussian":
+        expected = 1 + 0.5 * noise.normals(1027, 5, 0, start=count - 1027)
+        torch.testing.assert_close(tail, expected.half(), rtol=2e-3, atol=1e-3)
+        assert bool((grad[-1027:] == 1).all())
+    else:
+        assert 0.4 < tail.mean() < 0.6 and torch.equal(grad[-1027:].cpu(), tail)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sample", "none"])
+def test_the_divergence_of_more_elements_than_32_bits_count(gpu, reduction, large_memory):
+    """Every row but the last is standard normal: of no divergence."""
+    large_memory(60)
+    shape = 2**10 + 1, 2**21 + 8
+    mu, logvar = (torch.zeros(shape, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+    mu[-1], logvar[-1] = (t.to(mu) for t in latents(shape[1:], device="cuda"))
+    results = []
+    for pair in ((mu, logvar), (mu[-1:].clone(), logvar[-1:].clone())):
+        pair = [t.requires_grad_() for t in pair]
+        divergence = pyaegpu.reparameterize_kl(*pair, reduction=reduction)[1]
+        grads = torch.autograd.grad(divergence.sum(), pair)
+        results.append([divergence[-1:] if reduction != "sum" else divergence, *(g[-1:] for g in grads)])
+        assert all(not g[:-1].any() for g in grads)
+    for ours, one in zip(*results, strict=True):
+        torch.testing.assert_close(ours, one, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "sample", "none"])
