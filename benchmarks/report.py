@@ -1,4 +1,4 @@
-"""Result files as a markdown table: ``python -m benchmarks.report FILE... [--all] [--out FILE.md]``."""
+"""Result files as a markdown table: ``python -m benchmarks.report FILE... [--all | --means] [--out FILE.md]``."""
 
 from __future__ import annotations
 
@@ -124,12 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="result files of benchmarks.run")
     parser.add_argument("--all", action="store_true", help="also informational candidates and the A/A control")
+    parser.add_argument("--means", action="store_true", help="only the geometric means")
     parser.add_argument("--out", type=Path, help="write the markdown here instead of printing it")
     options = parser.parse_args(arguments)
     try:
-        text = report(results.read(options.files), everything=options.all)
+        rows = results.read(options.files)
     except ValueError as error:
         parser.error(str(error))
+    text = f"{geometric_means(rows)}\n" if options.means else report(rows, everything=options.all)
     if options.out:
         results.write_text(options.out, text)
     else:

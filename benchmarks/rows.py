@@ -25,23 +25,27 @@ class Context:
     facts: dict[str, Fact]
     measured: Measured
     best: str  # the fastest right stock candidate
-    control: str  # eager timed a second time
+    control: stats.Ratio  # of eager timed a second time
     copies: int
     matmul_gflops: float | None = None  # of a large product, where the case's operations are those of products
+
+
+def device_times(rounds: list[list[Sample]]) -> list[list[float]]:
+    """Microseconds on the device, by round."""
+    return _pick(rounds, "device")
 
 
 def timed_row(context: Context, candidate: Candidate, peak_mb: float | None) -> Row:
     """The row of a candidate that passed the gate and was timed."""
     name = candidate.name
     own = context.measured[name]
-    times = stats.summarize(_pick(own, "device"))
+    times = stats.summarize(device_times(own))
     vs_eager = stats.speed_ratio(*_pair(context, "eager", name, "device"))
     wall_vs_eager = stats.speed_ratio(*_pair(context, "eager", name, "wall"))
     vs_best = stats.speed_ratio(*_pair(context, context.best, name, "device"))
     gbs = context.work.bytes / times.median / 1e3
     gflops = context.work.flops / times.median / 1e3
     slow = stats.too_slow(vs_eager) or stats.too_slow(wall_vs_eager)
-    control = stats.speed_ratio(*_pair(context, "eager", context.control, "device"))
     return {
         **_head(context.case, candidate),
         "status": _status(candidate, slow),
@@ -55,8 +59,8 @@ def timed_row(context: Context, candidate: Candidate, peak_mb: float | None) -> 
         "wall_vs_eager": asdict(wall_vs_eager),
         "vs_best": asdict(vs_best),
         "best": context.best,
-        "aa": asdict(control),
-        "noisy": stats.noisy(control),
+        "aa": asdict(context.control),
+        "noisy": stats.noisy(context.control),
         "gbs": gbs,
         "copy_gbs": context.copy_gbs,
         # in the cache, or behind launch costs, a share of the memory's bandwidth means nothing

@@ -1,39 +1,43 @@
 #!/usr/bin/env bash
-# One session on a machine with an NVIDIA GPU: build in place, test, check memory, measure, profile.
+# A session on a machine with an NVIDIA GPU, in calls of less than ten minutes: build in place, test, check memory,
+# measure, profile.
 set -o pipefail
 set -u
 
-readonly LIMIT_S=470
 readonly SKIPPED=77
-readonly BENCH_BUDGET_S=400
-readonly SUITES=(vae_loss reparameterize corrupt conv_transpose norm_act conv_transpose_loss max_unpool nearest_unpool)
-# suites that do not fit one stage
-readonly -A SHARDS=([conv_transpose]=10 [norm_act]=5 [conv_transpose_loss]=2 [max_unpool]=6)
-
-readonly IS_SHARD='^(.+)-([0-9]+)of([0-9]+)$'
+readonly LOST=4 # benchmarks.run: the device is gone for that process
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
+WORK=${PYAEGPU_GPU_WORK:-$ROOT/build/gpu} # logs, results and caches, ignored by git
+readonly ROOT WORK
+readonly MOST_JOBS=12
+# What a stage may take at most, in seconds; a call's --limit comes first.
+readonly -A MOST_S=([build]=240 [test]=360 [sanitize]=300 [warm]=240 [bench]=100000 [profile]=100000)
 
 usage() {
   cat <<'TEXT'
-usage: benchmarks/run_gpu.sh [--stage STAGE] [--out DIR] [-- ARGUMENTS]
+usage: benchmarks/run_gpu.sh [--stage LIST] [--out DIR] [--limit SECONDS] [-- ARGUMENTS]
 
-stages, each under 8 minutes, each printing a short summary last:
-  build      builds pyaegpu in place (TORCH_CUDA_ARCH_LIST, default 9.0a)     build.log
-  test       pytest -m gpu                                                    test.log
-  sanitize   compute-sanitizer memcheck on small awkward shapes               sanitize.log
-  bench-SUITE  vae_loss, reparameterize, corrupt, conv_transpose, norm_act, conv_transpose_loss, max_unpool
-               or nearest_unpool
-                                                      bench-SUITE.log SUITE.json SUITE.md
-  bench-SUITE-IofN  every N-th case of that suite from the I-th, where it does not fit one stage
-  profile    ncu on one large call per family and GPU backend                 profile.log
-  bench      every suite, one stage after another; conv_transpose in 10, norm_act in 5, conv_transpose_loss in 2,
-             max_unpool in 6
-  all        build, test, bench (default)
+LIST names stages, separated by commas:
+  build      builds pyaegpu in place (TORCH_CUDA_ARCH_LIST, default 9.0a)
+  test       pytest -m gpu, in parallel where pytest-xdist is there
+  sanitize   compute-sanitizer memcheck and racecheck on small awkward shapes and bad indices
+  warm       compiles all that bench will run, in parallel; times nothing
+  bench      every suite's cases of the first tier, one process alone on the card; rules.txt names the winners
+  profile    ncu on one large call per family and GPU backend
+  all        build,test,sanitize,warm,bench (default)
 
-ARGUMENTS after -- go to pytest (test) or to python3 -m benchmarks.run (bench), for example
-  --stage bench-reparameterize -- --shard 2/2
-DIR (default benchmarks/results/gpu) receives at most 3 files of a stage. PYAEGPU_COMMIT names the commit
-where the sources have no git repository. Nothing is downloaded, no setting of the card is touched.
+ARGUMENTS after -- go to pytest (test), in place of "tests", such as tests --share 2/3; to python3 -m benchmarks.run (warm and bench), such as
+--shard 2/2, --tier rest, --suite norm_act, --resume; or name calls (profile), such as conv_transpose:triton.
+Whatever happens, the call ends within the limit (default 570 s). DIR (default benchmarks/results/gpu) receives
+gpu.tar.gz, logs and results of the call, and summary.txt. PYAEGPU_COMMIT names the commit where the sources have no
+git repository. Nothing is downloaded, no setting of the card is touched.
 Exit code: 0 all right, 1 a stage failed, 2 bad arguments, 77 nothing could run (no GPU, no tool).
+
+A session, in three calls:
+  --stage build,test,sanitize -- tests --share 1/3
+  --stage build,warm,bench -- --shard 1/2
+  --stage build,warm,bench -- --shard 2/2
+then, with both bundles, python3 -m benchmarks.collect BUNDLE... --out benchmarks/results/CARD
 TEXT
 }
 
@@ -58,14 +62,29 @@ has_gpu() {
   [ "$gpu" = yes ]
 }
 
-# logged NAME COMMAND...: runs it under the time limit, everything into NAME.log and to the terminal
+has_module() {
+  python3 -c "import $1" >/dev/null 2>&1
+}
+
+# seconds that the stage may still take; some are left for the bundle
+left_for() {
+  local left=$((limit - SECONDS - 12))
+  echo $((left < MOST_S[$1] ? left : MOST_S[$1]))
+}
+
+# logged STAGE COMMAND...: runs it under the time limit, everything into its log and to the terminal
 logged() {
-  local log="$out/$1.log"
+  local stage=$1 log="$WORK/logs/$1.log" seconds rc
   shift
-  timeout --kill-after=10 "$LIMIT_S" "$@" 2>&1 | tee -a "$log"
-  local rc=${PIPESTATUS[0]}
+  seconds=$(left_for "$stage")
+  if [ "$seconds" -lt 5 ]; then
+    echo 'no time left' | tee -a "$log"
+    return 124
+  fi
+  timeout --kill-after=5 "$seconds" "$@" 2>&1 | tee -a "$log"
+  rc=${PIPESTATUS[0]}
   if [ "$rc" -eq 124 ] || [ "$rc" -eq 137 ]; then
-    printf 'stopped after %s s\n' "$LIMIT_S" | tee -a "$log"
+    printf 'stopped after %s s\n' "$seconds" | tee -a "$log"
   fi
   return "$rc"
 }
@@ -82,68 +101,74 @@ for name, reason in backends.status().items():
 stage_build() {
   export TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-9.0a}"
   export -f build_commands
-  logged build bash -o pipefail -c build_commands
+  logged build bash -o pipefail -c build_commands | tail -8
 }
 
 stage_test() {
   has_gpu || { skip 'no GPU'; return; }
-  logged test python3 -m pytest tests -m gpu -q -p no:cacheprovider --maxfail=25 --durations=5 "$@"
-}
-
-sanitize_commands() {
-  local rc=0 backend
-  for backend in cuda triton; do
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 9 \
-      python3 -m benchmarks.smoke --backend "$backend" || rc=1
-  done
+  local options=(-m gpu -q -rN -p no:cacheprovider -p benchmarks.outcomes --tb=short --durations=10)
+  options+=(--within $(($(left_for test) - 40)))
+  has_module xdist && options+=(-n "$jobs" --dist worksteal --max-worker-restart 100)
+  # without fixtures, in which tests of large tensors wait for each other
+  has_module pytest_timeout && options+=(--timeout 120 --timeout-method thread -o timeout_func_only=true)
+  [ $# -gt 0 ] || set -- tests
+  options+=(--outcomes "$WORK/logs/outcomes.txt")
+  logged test python3 -m pytest "${options[@]}" "$@" >/dev/null
+  local rc=$?
+  cat "$WORK/logs/outcomes.txt" || tail -20 "$WORK/logs/test.log"
   return "$rc"
 }
 
 stage_sanitize() {
   has_gpu || { skip 'no GPU'; return; }
   command -v compute-sanitizer >/dev/null || { skip 'no compute-sanitizer'; return; }
-  export -f sanitize_commands
-  logged sanitize bash -o pipefail -c sanitize_commands
+  logged sanitize python3 -m benchmarks.sanitize --jobs "$jobs" --budget $(($(left_for sanitize) - 25)) \
+    --log "$WORK/logs/sanitize-tools.log"
+}
+
+bench_options() {
+  echo --suite all --tier first --device cuda --lean --rounds 5
+}
+
+stage_warm() {
+  has_gpu || { skip 'no GPU'; return; }
+  # shellcheck disable=SC2046 # several words
+  logged warm python3 -m benchmarks.run $(bench_options) "$@" --warm --jobs "$jobs" \
+    --budget $(($(left_for warm) - 40)) | tail -12
 }
 
 stage_bench() {
-  local name=$1 suite=$1 shard=1/1
-  shift
-  if [[ $name =~ $IS_SHARD ]]; then
-    suite=${BASH_REMATCH[1]} shard=${BASH_REMATCH[2]}/${BASH_REMATCH[3]}
-  fi
   has_gpu || { skip 'no GPU'; return; }
-  logged "bench-$name" python3 -m benchmarks.run --suite "$suite" --device cuda --out "$out" \
-    --budget "$BENCH_BUDGET_S" --shard "$shard" "$@"
-}
-
-# the stages that measure every case of every suite
-bench_stages() {
-  local suite i
-  for suite in "${SUITES[@]}"; do
-    if [ -z "${SHARDS[$suite]:-}" ]; then
-      printf 'bench-%s\n' "$suite"
-      continue
+  local rc more=()
+  case " $* " in *' --resume '*) ;; *) rm -rf "$WORK/results" ;; esac
+  while true; do
+    # shellcheck disable=SC2046 # several words
+    logged bench python3 -m benchmarks.run $(bench_options) "$@" "${more[@]}" --out "$WORK/results" \
+      --budget $(($(left_for bench) - 45)) --case-limit 90 >/dev/null
+    rc=$?
+    # a kernel's fault or a signal: what is left is for another process
+    if [ "$rc" -lt "$LOST" ] || [ "$rc" -eq 124 ] || [ "$rc" -eq 137 ] || [ "$(left_for bench)" -lt 75 ]; then
+      break
     fi
-    for ((i = 1; i <= SHARDS[$suite]; i++)); do
-      printf 'bench-%s-%sof%s\n' "$suite" "$i" "${SHARDS[$suite]}"
-    done
+    more=(--resume)
   done
+  compgen -G "$WORK/results/*.json" >/dev/null || { tail -5 "$WORK/logs/bench.log"; return "$rc"; }
+  python3 -m benchmarks.rules "$WORK"/results/*.json >"$WORK/results/rules.txt"
+  grep -aE '^(FAILED|NOISY|UNFINISHED|nothing)' "$WORK/logs/bench.log" | cut -c1-200 | tail -30
+  python3 -m benchmarks.report --means "$WORK"/results/*.json
+  return "$rc"
 }
 
-is_suite() {
-  local name=${1#bench-}
-  [[ $name =~ $IS_SHARD ]] && name=${BASH_REMATCH[1]}
-  [[ " ${SUITES[*]} " == *" $name "* ]]
-}
+# the cuda backend has kernels of vae_loss, reparameterize, max_unpool, and conv_transpose's for few output channels
+readonly PROFILED=(
+  vae_loss:cuda vae_loss:triton reparameterize:cuda reparameterize:triton corrupt:triton conv_transpose:triton
+  conv_transpose-few:cuda conv_transpose-few:triton norm_act:triton norm_act-block:triton conv_transpose_loss:triton
+  max_unpool:cuda max_unpool:triton max_unpool-pool:cuda max_unpool-pool:triton nearest_unpool:triton
+)
 
 profile_commands() {
   local rc=0 call
-  # the cuda backend has kernels of the first two, of max_unpool, and of conv_transpose those for few output channels
-  for call in vae_loss:cuda vae_loss:triton reparameterize:cuda reparameterize:triton corrupt:triton \
-    conv_transpose:triton conv_transpose-few:cuda conv_transpose-few:triton norm_act:triton norm_act-block:triton \
-    conv_transpose_loss:triton max_unpool:cuda max_unpool:triton max_unpool-pool:cuda max_unpool-pool:triton \
-    nearest_unpool:triton; do
+  for call in "$@"; do
     ncu --clock-control none --target-processes all --nvtx --nvtx-include 'profile/' --set detailed \
       python3 -m benchmarks.smoke --backend "${call#*:}" --profile "${call%:*}" || rc=1
   done
@@ -154,24 +179,28 @@ stage_profile() {
   has_gpu || { skip 'no GPU'; return; }
   command -v ncu >/dev/null || { skip 'no ncu'; return; }
   export -f profile_commands
-  logged profile bash -o pipefail -c profile_commands >/dev/null
+  [ $# -gt 0 ] || set -- "${PROFILED[@]}"
+  logged profile bash -o pipefail -c 'profile_commands "$@"' profile "$@" >/dev/null
   local rc=$?
-  grep -E '^  [A-Za-z_].*\(|Duration|Memory Throughput|DRAM Throughput|Registers Per Thread' "$out/profile.log" |
+  grep -E '^  [A-Za-z_].*\(|Duration|Memory Throughput|DRAM Throughput|Registers Per Thread' "$WORK/logs/profile.log" |
     head -120
   return "$rc"
+}
+
+# everything but the caches in one file, as only few files may come back from a machine; also after every stage, for a
+# call that is killed
+bundle() {
+  printf '%s\n' "${summary[@]}" >"$out/summary.txt"
+  tar -C "$WORK" --exclude=./cache -czf "$out/gpu.tar.gz.tmp" . && mv "$out/gpu.tar.gz.tmp" "$out/gpu.tar.gz"
 }
 
 run_stage() {
   local name=$1 began=$SECONDS rc
   shift
   printf '== %s\n' "$name"
-  rm -f "$out/$name.log"
-  case $name in
-    bench-*) stage_bench "${name#bench-}" "$@" ;;
-    *) "stage_$name" "$@" ;;
-  esac
+  "stage_$name" "$@"
   rc=$?
-  summary+=("$(printf '%-26s rc %-3s %4s s' "$name" "$rc" "$((SECONDS - began))")")
+  summary+=("$(printf '%-9s rc %-3s %4s s' "$name" "$rc" "$((SECONDS - began))")")
   [ "$rc" -eq "$SKIPPED" ] && return
   ran=1
   [ "$rc" -eq 0 ] || failed=1
@@ -179,32 +208,42 @@ run_stage() {
 
 stage=all
 out=benchmarks/results/gpu
+limit=570
 while [ $# -gt 0 ]; do
   case $1 in
     --stage) [ $# -gt 1 ] || die '--stage needs a value'; stage=$2; shift 2 ;;
     --out) [ $# -gt 1 ] || die '--out needs a value'; out=$2; shift 2 ;;
+    --limit) [ $# -gt 1 ] || die '--limit needs a value'; limit=$2; shift 2 ;;
     -h | --help) usage; exit 0 ;;
     --) shift; break ;;
     *) die "unknown argument: $1" ;;
   esac
 done
-mapfile -t suites < <(bench_stages)
-case $stage in
-  build | test | sanitize | profile) stages=("$stage") ;;
-  bench) stages=("${suites[@]}") ;;
-  bench-*) is_suite "$stage" || die "unknown stage: $stage"; stages=("$stage") ;;
-  all) stages=(build test "${suites[@]}") ;;
-  *) die "unknown stage: $stage" ;;
-esac
-[ "$stage" != all ] || [ $# -eq 0 ] || die 'arguments after -- need one --stage'
+[[ $limit =~ ^[0-9]+$ ]] || die "--limit must be seconds: $limit"
+[ "$stage" != all ] || stage=build,test,sanitize,warm,bench
+IFS=, read -ra stages <<<"$stage"
+for name in "${stages[@]}"; do
+  [ -n "${MOST_S[$name]:-}" ] || die "unknown stage: $name"
+done
+[[ $# -eq 0 || ! ",$stage," =~ ,test,.*,(warm|bench), ]] || die 'arguments after -- are for test or for bench, not both'
 
 mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd) || exit 1
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-export PYTHONUNBUFFERED=1
+cd "$ROOT" || exit 1
+rm -rf "$WORK/logs"
+mkdir -p "$WORK/logs" || exit 1
+jobs=$(nproc)
+jobs=$((jobs < MOST_JOBS ? jobs : MOST_JOBS))
+# One thread each: as many processes run as there are cores. The caches outlive the call where the machine does.
+export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1
+export TORCHINDUCTOR_CACHE_DIR="$WORK/cache/inductor" TRITON_CACHE_DIR="$WORK/cache/triton"
 summary=() ran=0 failed=0
 for name in "${stages[@]}"; do
-  run_stage "$name" "$@"
+  case $name in
+    test | warm | bench | profile) run_stage "$name" "$@" ;;
+    *) run_stage "$name" ;;
+  esac
+  bundle
 done
 printf '== summary, results in %s\n' "$out"
 printf '%s\n' "${summary[@]}"

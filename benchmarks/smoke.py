@@ -1,12 +1,13 @@
 """Runs each case of the families once on one backend and checks it: what memory checkers and profilers are given.
 
-``python -m benchmarks.smoke --backend cuda`` takes small awkward shapes; ``--profile CASE`` one large case, its second
-call inside an NVTX range named "profile".
+``python -m benchmarks.smoke --backend cuda`` takes small awkward shapes, and for unpooling on a GPU indices outside the
+image; ``--profile CASE`` one large case, its second call inside an NVTX range named "profile".
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import gate, ours
-from benchmarks.case import Candidate, Case, Inputs, Outputs, Suite
+from benchmarks.case import LAYOUTS, Candidate, Case, Inputs, Outputs, Suite
 from benchmarks.registry import SUITES
 from benchmarks.suites import (
     conv_transpose_loss,
@@ -55,18 +56,18 @@ def family_of(name: str) -> str:
     return name.partition("-")[0]
 
 
-def small_cases(family: str) -> list[Case]:
-    """Every op, kind and dtype of the family on sizes that fill no block and no 16-byte access."""
+def small_cases(family: str, dtypes: Sequence[str] = DTYPES) -> list[Case]:
+    """Every op and kind of the family in those dtypes on sizes that fill no block and no 16-byte access."""
     if family in SMALL:
-        return [case for dtype in DTYPES for case in SMALL[family](dtype)]
+        return [case for dtype in dtypes for case in SMALL[family](dtype)]
     makers = {
         "vae_loss": (vae_loss.make_case, vae_loss.KINDS),
         "reparameterize": (reparameterize.make_case, reparameterize.OPS),
         "corrupt": (corrupt.make_case, corrupt.KINDS),
     }
     make, kinds = makers[family]
-    cases = [make(shape, kind, dtype=dtype) for shape in SHAPES for kind in kinds for dtype in DTYPES]
-    scaled = [vae_loss.make_case(shape, "bce_logits", g=0.375) for shape in SHAPES]
+    cases = [make(shape, kind, dtype=dtype) for shape in SHAPES for kind in kinds for dtype in dtypes]
+    scaled = [vae_loss.make_case(shape, "bce_logits", dtype=dtypes[0], g=0.375) for shape in SHAPES]
     return cases + (scaled if family == "vae_loss" else [])
 
 
@@ -96,6 +97,36 @@ def check(suite: Suite, case: Case, backend: str, device: str) -> list[str]:
     return failed
 
 
+def outside_cases(dtypes: Sequence[str]) -> list[Case]:
+    """Unpoolings in which no two values have one place."""
+    unpoolings = (case for case in small_cases("max_unpool", dtypes) if case.op == max_unpool_shapes.UNPOOL)
+    return [case for case in unpoolings if not max_unpool_shapes.window_of(case).overlaps]
+
+
+def check_outside(case: Case, backend: str, device: str) -> list[str]:
+    """Failures of an unpooling of which every third index is outside the image, or is a code of no position: the other
+    values are where they belong, and nothing else is written."""
+    import pyaegpu
+
+    window, size = max_unpool_shapes.window_of(case), math.prod(case.shape[2:])
+    inputs = SUITES["max_unpool"].inputs(case, device, seed=0)
+    values, indices = inputs["input"], inputs["indices"]
+    given = inputs.get("codes", indices)
+    places = torch.arange(given.numel(), device=device).view(given.shape)
+    wild = torch.tensor([255] if "codes" in inputs else [-1, size, -(2**40), 2**33 + 5, size + 7], device=device)
+    outside = places % 3 == 0
+    given = torch.where(outside, wild[places // 3 % len(wild)].to(given.dtype), given)
+    given = given.contiguous(memory_format=LAYOUTS[case.layout])
+    expected = torch.zeros(case.shape, dtype=values.dtype, device=device).flatten(2)
+    kept = torch.where(outside, 0, values.detach()).flatten(2)
+    expected.scatter_add_(2, torch.where(outside, 0, indices).flatten(2), kept)
+    with pyaegpu.backend(backend):
+        result = pyaegpu.max_unpool2d(values, given, *window, output_size=case.shape[2:])
+        (gradient,) = torch.autograd.grad(result, values, torch.ones_like(result))
+    right = torch.equal(result.flatten(2), expected) and torch.equal(gradient, (~outside).to(gradient.dtype))
+    return [] if right else [f"{case.id} {backend}: wrong where indices are outside the image"]
+
+
 def run(candidate: Candidate, inputs: Inputs) -> Outputs:
     """One call in the candidate's scope."""
     with candidate.scope():
@@ -116,10 +147,12 @@ def profile(name: str, backend: str, device: str) -> None:
     torch.cuda.nvtx.range_pop()
 
 
-def check_all(families: Sequence[str], backend: str, device: str) -> int:
+def check_all(families: Sequence[str], backend: str, device: str, dtypes: Sequence[str] = DTYPES) -> int:
     """How many cases failed; prints them."""
-    cases = [(SUITES[family], case) for family in families for case in small_cases(family)]
+    cases = [(SUITES[family], case) for family in families for case in small_cases(family, dtypes)]
     failed = [line for suite, case in cases for line in check(suite, case, backend, device)]
+    if "max_unpool" in families and device == "cuda":  # on a CPU such indices are refused
+        failed += [line for case in outside_cases(dtypes) for line in check_outside(case, backend, device)]
     print("\n".join([*failed, f"{backend}: {len(cases)} cases of {', '.join(families)}, {len(failed)} failures"]))
     return len(failed)
 
@@ -132,21 +165,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--backend", choices=("cpu", "cuda", "triton"), required=True)
+    parser.add_argument("--family", choices=sorted(SUITES), nargs="+", default=[*SUITES], help="only those")
+    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=DTYPES, help="only those")
     parser.add_argument("--profile", choices=sorted(LARGE), metavar="CASE", help="one large case under NVTX, on a GPU")
     options = parser.parse_args(arguments)
     device = "cpu" if options.backend == "cpu" else "cuda"
-    absent = {family: ours.missing(device, family).get(options.backend) for family in SUITES}
+    absent = {family: ours.missing(device, family).get(options.backend) for family in options.family}
     families = [family for family, reason in absent.items() if reason is None]
     if not families or (device == "cuda" and not torch.cuda.is_available()):
-        print(f"backend {options.backend} is not here: {absent['vae_loss'] or 'torch sees no CUDA device'}")
+        print(f"backend {options.backend} is not here: {next(iter(absent.values())) or 'torch sees no CUDA device'}")
         return 2
     if options.profile and family_of(options.profile) not in families:
-        print(absent[family_of(options.profile)])
+        print(absent.get(family_of(options.profile), "--family leaves it out"))
         return 2
     if options.profile:
         profile(options.profile, options.backend, device)
         return 0
-    return 1 if check_all(families, options.backend, device) else 0
+    return 1 if check_all(families, options.backend, device, options.dtype) else 0
 
 
 if __name__ == "__main__":

@@ -114,6 +114,16 @@ def clock_for(device: str) -> Clock:
     return CudaClock() if device == "cuda" else CpuClock()
 
 
+def answers(device: str) -> bool:
+    """Whether the device still works for this process: after a kernel's fault a GPU refuses everything."""
+    try:
+        if device == "cuda":
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
 def calibrate(subject: Subject, clock: Clock) -> None:
     """Warms up (compilation, handles, caches) and sets how many calls one sample holds."""
     with subject.scope():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 from benchmarks import demo, ours, run, smoke
 from benchmarks.demo import Line
 from benchmarks.registry import SUITES
-from benchmarks.suites.vae_loss import KINDS, VaeLossSuite
+from benchmarks.runner import Runner
+from benchmarks.suites.vae_loss import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
@@ -76,13 +76,6 @@ def test_a_run_without_pyaegpu_is_not_green(
     assert code == run.NOT_OURS and "nothing of pyaegpu" in capsys.readouterr().out
 
 
-def test_shards_deal_out_every_case_once() -> None:
-    cases = VaeLossSuite().cases("cuda", "full")
-    dealt = [case for which in (1, 2, 3) for case in run.select(cases, "", (which, 3))]
-    assert sorted(case.id for case in dealt) == sorted(case.id for case in cases)
-    assert all("bce" in case.id for case in run.select(cases, "bce", (1, 1)))
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -91,6 +84,7 @@ def test_shards_deal_out_every_case_once() -> None:
         ["--only", "no such case"],
         ["--device", "tpu"],
         ["--suite", "none"],
+        ["--tier", "third"],
     ],
 )
 def test_bad_arguments_exit_with_2(arguments: list[str], tmp_path: Path) -> None:
@@ -190,55 +184,47 @@ def test_the_demos_table_lines_up() -> None:
     assert lines[2].index("2.00x") == lines[3].index("2.00x") and lines[3].endswith("(noisy)")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        (["--help"], 0, "usage:"),
-        (["--stage", "fly"], 2, "unknown stage: fly"),
-        (["--stage", "bench-fly"], 2, "unknown stage: bench-fly"),
-        (["--stage", "bench-fly-1of2"], 2, "unknown stage: bench-fly-1of2"),
-        (["--stage"], 2, "--stage needs a value"),
-        (["--bogus"], 2, "unknown argument: --bogus"),
-        (["--", "x"], 2, "arguments after -- need one --stage"),
-    ],
-)
-def test_run_gpu_answers_for_its_arguments(arguments: list[str], code: int, text: str) -> None:
-    command = ["bash", str(ROOT / "benchmarks/run_gpu.sh"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == code and text in done.stdout + done.stderr
+def test_a_measurement_needs_a_folder() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run.main(FAST)
+    assert stopped.value.code == 2
 
 
-def test_run_gpu_measures_every_suite() -> None:
-    script = (ROOT / "benchmarks/run_gpu.sh").read_text()
-    assert f"readonly SUITES=({' '.join(SUITES)})" in script
-    assert {smoke.family_of(name) for name in smoke.LARGE} == SUITES.keys()
-    for name in smoke.LARGE:
-        assert f" {name}:triton" in script
+def test_a_run_goes_on_where_another_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases that have rows are left alone, and the one that ended the process gets a row without a speed."""
+    arguments = [*FAST, "--no-compile", "--only", "fwd+bwd-kind=bce", "--out", str(tmp_path)]
+    run.main(arguments)
+    path = tmp_path / "vae_loss.json"
+    content = json.loads(path.read_text())
+    first, second = dict.fromkeys(row["case"] for row in content["rows"])
+    content["rows"] = [row for row in content["rows"] if row["case"] == first]
+    path.write_text(json.dumps(content))
+    path.with_suffix(".begun").write_text(second)
+    monkeypatch.setattr(Runner, "run", lambda *arguments: pytest.fail("nothing is left to measure"))
+    assert run.main([*arguments, "--resume"]) == run.FAILED
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[:-1] == content["rows"] and not path.with_suffix(".begun").exists()
+    assert (rows[-1]["case"], rows[-1]["status"], rows[-1]["reason"]) == (second, "error", "the process ended")
 
 
-def run_gpu(stage: str, out: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """One stage with the commands of `folder` before all others."""
-    command = ["bash", str(ROOT / "benchmarks/run_gpu.sh"), "--stage", stage, "--out", str(out)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PATH": f"{folder}:{os.environ['PATH']}"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def test_a_case_that_cannot_be_timed_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Runner, "_time", broken)
+    arguments = [*FAST, "--no-compile", "--only", "fwd+bwd-kind=bce", "--out", str(tmp_path)]
+    assert run.main(arguments) == run.FAILED
+    rows = json.loads((tmp_path / "vae_loss.json").read_text())["rows"]
+    assert [row["reason"] for row in rows] == ["RuntimeError: out of memory"] * 2
 
 
-@pytest.mark.parametrize("stage", ["test", "bench", "bench-corrupt", "bench-conv_transpose-2of3"])
-def test_run_gpu_says_that_there_is_no_gpu(stage: str, tmp_path: Path) -> None:
-    done = run_gpu(stage, tmp_path, Path(sys.executable).parent)
-    assert done.returncode == 77 and "no GPU: stage skipped" in done.stdout
+def test_a_case_that_hangs_ends_its_process() -> None:
+    code = "import time; from benchmarks import run\nwith run._ended_after(0.2): time.sleep(60)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == run.LOST and "time.sleep" not in done.stdout
 
 
-def test_run_gpu_deals_a_large_suite_to_several_stages(tmp_path: Path) -> None:
-    folder, out = tmp_path / "bin", tmp_path / "out"
-    folder.mkdir()
-    (folder / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')  # a GPU is there, and nothing is run
-    (folder / "python3").chmod(0o755)
-    done = run_gpu("bench", out, folder)
-    asked = [line.split() for line in done.stdout.splitlines() if line.startswith("-m benchmarks.run")]
-    shards = [(words[words.index("--suite") + 1], words[words.index("--shard") + 1]) for words in asked]
-    parts = {"conv_transpose": 10, "norm_act": 5, "conv_transpose_loss": 2, "max_unpool": 6}
-    expected = [(suite, f"{i + 1}/{parts.get(suite, 1)}") for suite in SUITES for i in range(parts.get(suite, 1))]
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert shards == expected
-    assert (out / "bench-conv_transpose-10of10.log").exists()
+def test_a_lean_run_leaves_out_what_is_stock(tmp_path: Path) -> None:
+    run.main([*FAST, "--no-compile", "--lean", "--only", "fwd+bwd-kind=bce-", "--out", str(tmp_path)])
+    names = {row["candidate"] for row in json.loads((tmp_path / "vae_loss.json").read_text())["rows"]}
+    assert names == {"eager", "eager again (A/A)", "pyaegpu:auto", "pyaegpu:cpu"}
