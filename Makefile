@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(wildcard build_backend/*.py csrc/*/*)
 CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+# Processes that share the unit tests.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 # Each of these suites runs in a process of its own.
 SUITES := interpret or aot or nvcc or packaging
 
@@ -21,8 +23,8 @@ demo: install ## train a VAE with fused ops, write its pictures, time fused agai
 	$(BIN)/pyaegpu train vae --data digits --out out/demo
 	$(BIN)/python -m benchmarks.demo
 
-# What compiles and interprets kernels uses one core, so two of those stages run at a time. The unit tests have the machine
-# to themselves: some of them time something.
+# What compiles and interprets kernels uses one core, so two of those stages run at a time. The unit tests, which are
+# processes of their own, have the machine to themselves.
 test: install ## run every check and test (the unit tests come last)
 	@status=0; \
 	$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target \
@@ -36,7 +38,7 @@ lint: install ## check style: ruff and clang-format
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 test-unit: install ## run the unit tests
-	$(BIN)/pytest -m "not ($(SUITES))"
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not ($(SUITES))"
 
 test-interpret: install ## run the Triton kernels in Triton's interpreter, on the CPU
 	TRITON_INTERPRET=1 $(BIN)/pytest -m interpret
