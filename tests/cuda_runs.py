@@ -1,9 +1,24 @@
 """How the tests run a step on a GPU: as a captured graph, on a stream of its own, and without the host waiting."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
+import pyaegpu
+from pyaegpu import backends
+
 _NAP_CYCLES = 20_000_000  # about 10 ms
+
+
+@contextmanager
+def selected(name):
+    """Selects a backend, or skips a test where it is not available."""
+    reason = backends.status()[name]
+    if reason is not None:
+        pytest.skip(f"backend {name!r} is not available: {reason}")
+    with pyaegpu.backend(name):
+        yield
 
 
 def captured(step):

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from cuda_runs import selected
 
-import pyaegpu
-from pyaegpu import backends
 from pyaegpu.backends import BackendError
 
 # pytest's importlib mode leaves the helpers of these tests off the path.
@@ -28,10 +27,7 @@ def pytest_runtest_call(item):
 @pytest.fixture(params=["cuda", "triton"])
 def gpu(request):
     """Each backend that has kernels for a GPU, selected in turn."""
-    reason = backends.status()[request.param]
-    if reason is not None:
-        pytest.skip(f"backend {request.param!r} is not available: {reason}")
-    with pyaegpu.backend(request.param):
+    with selected(request.param):
         yield request.param
 
 

@@ -4,7 +4,7 @@ import oracle
 import pytest
 import torch
 from conv_cases import CASES, FEW, SMALL, Case
-from cuda_runs import assert_never_waits, captured, on_a_side_stream
+from cuda_runs import assert_never_waits, captured, on_a_side_stream, selected
 from oracle import run
 
 import pyaegpu
@@ -26,10 +26,7 @@ few_cases = pytest.mark.parametrize("case", [*FEW.values(), SMALL["4x4"]], ids=[
 
 @pytest.fixture(params=["cuda", "triton", "reference"])
 def gpu(request):
-    reason = backends.status()[request.param]
-    if reason is not None:
-        pytest.skip(f"backend {request.param!r} is not available: {reason}")
-    with pyaegpu.backend(request.param):
+    with selected(request.param):
         yield request.param
 
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from cuda_runs import assert_never_waits, captured, on_a_side_stream
+from cuda_runs import assert_never_waits, captured, on_a_side_stream, selected
 from norm_cases import Case, each_mode, running_of
 from oracle import DTYPES, run
 
@@ -36,10 +36,7 @@ each_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 
 @pytest.fixture(params=["cuda", "triton", "reference"])
 def gpu(request):
-    reason = backends.status()[request.param]
-    if reason is not None:
-        pytest.skip(f"backend {request.param!r} is not available: {reason}")
-    with pyaegpu.backend(request.param):
+    with selected(request.param):
         yield request.param
 
 
