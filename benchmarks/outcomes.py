@@ -39,17 +39,26 @@ class Outcomes:
         self.failures: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(
             list
         )  # test and text, by file and kind
+        self.collected = 0
         self._seen: set[str] = set()
+        self._heard: set[str] = set()
 
     def add(self, nodeid: str, outcome: str, text: str = "") -> None:
         """One outcome; what is heard of a test after its failure, the end of its process say, counts no more."""
         if nodeid in self._seen:
             return
+        self._heard.add(nodeid)
         file = nodeid.partition("::")[0]
         if outcome in ("failed", "error"):
             self._seen.add(nodeid)
             self.failures[file, kind_of(text)].append((nodeid, text))
         self.by_file[file][outcome] += 1
+
+    def lines(self) -> list[str]:
+        """The failures, how many tests were not run, and the table, which looks complete without them."""
+        missing = self.collected - sum("::" in nodeid for nodeid in self._heard)
+        left = [f"{missing} of {self.collected} tests were not run"] if missing > 0 else []
+        return [*self.digest(), *left, *self.table()]
 
     def table(self) -> list[str]:
         """Counts of every file with failures, of the other files together, and of all."""
@@ -104,7 +113,11 @@ def _bad(counts: Counter[str]) -> int:
 
 def _message(report: Any) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message if crash is not None else report.longrepr)
+    if crash is not None:
+        return str(crash.message)
+    text = str(report.longrepr)
+    said = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
+    return "\n".join(said) or text
 
 
 _outcomes = Outcomes()
@@ -128,12 +141,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)  # of what marks and names have left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselects the other shares: on a fresh machine nearly every case compiles kernels of its own, and all of them
-    take longer than a call."""
+    take longer than a call. A run whose time may end before the last test takes them in another order, so that what is
+    left out is some of each function, not all of some."""
     kept = set(share_of([item.nodeid for item in items], *config.getoption("--share")))
     left_out = [item for item in items if item.nodeid not in kept]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item.nodeid in kept]
+    if config.getoption("--within"):
+        Random(0).shuffle(items)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -152,6 +168,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(config.getoption("--within"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Counts a file that cannot be imported: its tests are in no other count."""
+    if report.failed:
+        _outcomes.add(report.nodeid, "error", _message(report))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -189,13 +212,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Writes the file before xdist takes its time to end the workers."""
     signal.alarm(0)
+    _outcomes.collected = session.testscollected
     path = session.config.getoption("--outcomes")
     if path is not None and "PYTEST_XDIST_WORKER" not in os.environ:
-        path.write_text("\n".join(_outcomes.digest() + _outcomes.table()) + "\n")
+        path.write_text("\n".join(_outcomes.lines()) + "\n")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The failures, then the table: the end of the output is what is always seen."""
     terminalreporter.section("outcomes")
-    terminalreporter.write_line("\n".join(_outcomes.digest() + _outcomes.table()))
+    terminalreporter.write_line("\n".join(_outcomes.lines()))

@@ -39,8 +39,9 @@ class Record:
 
     def add(self, rows: list[Row], run: dict[str, Any]) -> None:
         """Rows of a case that is finished."""
-        self.rows += rows
-        results.write(self.path, self.rows, run)
+        every = [*self.rows, *rows]
+        results.write(self.path, every, run)  # refuses rows that hold no numbers, which are not kept then
+        self.rows = every
         self._begun.unlink(missing_ok=True)
 
     def give_up(self, case: Case, facts: dict[str, Any], run: dict[str, Any], reason: str) -> None:

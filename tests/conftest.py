@@ -42,6 +42,13 @@ def pytest_runtest_setup(item):
         pytest.skip("needs a CUDA device: torch finds none")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    # What a test of large tensors that failed had is held by its traceback, until now; other processes need it.
+    if torch.cuda.is_initialized() and torch.cuda.memory_reserved() > 4 * 2**30:
+        torch.cuda.empty_cache()
+
+
 @pytest.fixture(autouse=True)
 def ieee_float32():
     """Convolutions in float32 are held to its own precision: TF32, torch's default on a GPU, has tests of its own."""

@@ -40,7 +40,10 @@ CASES = [
 
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize(("suite", "case"), CASES, ids=lambda value: getattr(value, "id", value))
-def test_a_case_is_gated_and_timed_on_the_gpu(suite: str, case: Case, graph: bool) -> None:
+def test_a_case_is_gated_and_timed_on_the_gpu(
+    suite: str, case: Case, graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # put back afterwards: the runner sets it for good
     runner = Runner(SUITES[suite], Settings("cuda", rounds=2, samples=2, compiled=False))
     rows = runner.run(replace(case, graph=graph))
     assert {"eager", "pyaegpu:auto"} <= {row["candidate"] for row in rows}

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import ours, sanitize
 from benchmarks.registry import SUITES
 from benchmarks.sanitize import CLEAN, Task
+from benchmarks.smoke import DTYPES
 
 CLEAN_RUN = "========= COMPUTE-SANITIZER\ntriton: 3 cases of corrupt, 0 failures\n========= ERROR SUMMARY: 0 errors\n"
 TASK = Task("memcheck", "triton", "corrupt", "float32")
@@ -41,6 +42,7 @@ def test_races_are_looked_for_where_memory_is_shared(monkeypatch: pytest.MonkeyP
     assert {family for backend, family in races if backend == "cuda"} == SUITES.keys() - {"corrupt"}
     assert ("triton", "conv_transpose") in races and ("triton", "corrupt") not in races
     assert len(set(every)) == len(every)
+    assert [task.dtype for task in every] == sorted((task.dtype for task in every), key=DTYPES.index)
 
 
 def test_the_table_has_a_line_per_tool_backend_and_family() -> None:
@@ -66,6 +68,14 @@ def test_a_fault_fails_and_is_shown(
     printed = capsys.readouterr().out
     assert "Invalid __global__ read" in printed and "1 found" in printed.splitlines()[-1]
     assert "Invalid __global__ read" in (tmp_path / "log").read_text()
+
+
+def test_a_wrong_result_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = "echo 'mse: output 0 is wrong'; echo '========= ERROR SUMMARY: 0 errors'; exit 1"
+    assert run_with(wrong, tmp_path, monkeypatch) == 1
+    assert "output 0 is wrong" in capsys.readouterr().out
 
 
 def test_a_tool_that_refuses_the_device_is_no_failure(

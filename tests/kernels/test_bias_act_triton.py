@@ -155,11 +155,10 @@ def test_results_repeat():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_more_than_2_to_the_31_elements(device):
+def test_more_than_2_to_the_31_elements(device, large_memory):
     if device == "cpu":
         pytest.skip("too large for the interpreter")
-    if torch.cuda.get_device_properties(0).total_memory < 40 * 2**30:
-        pytest.skip("needs 40 GB of GPU memory")
+    large_memory(40)
     y = torch.zeros(2**16 + 1, 16, 2**11, dtype=torch.bfloat16)
     bias = torch.arange(16, dtype=torch.bfloat16)
     kernels.bias_act_(y, bias, 0, SLOPE)

@@ -107,11 +107,10 @@ def test_empty(shape):
         assert kernels.corrupt_bwd(x, *DRAWN, kind, 0.4).shape == shape
 
 
-def test_more_than_2_to_the_31_elements(device):
+def test_more_than_2_to_the_31_elements(device, large_memory):
     if device == "cpu":
         pytest.skip("too large for the interpreter")
-    if torch.cuda.get_device_properties(0).total_memory < 20 * 2**30:
-        pytest.skip("needs 20 GB of GPU memory")
+    large_memory(20)
     n, last = 2**31 + 4096, 4096
     out = kernels.corrupt_fwd(torch.ones(n, dtype=torch.bfloat16), *DRAWN, MASKING, 0.5, 0.0, 1.0)
     want = noise.words(last, SEED, OFFSET, start=n - last) >= 2**31

@@ -403,11 +403,10 @@ def test_nothing():
         assert out.shape == codes.shape == (0, 3, 2, 2)
 
 
-def test_more_than_2_to_the_31_elements(device):
+def test_more_than_2_to_the_31_elements(device, large_memory):
     if device == "cpu":
         pytest.skip("too large for the interpreter")
-    if torch.cuda.get_device_properties(0).total_memory < 60 * 2**30:
-        pytest.skip("needs 60 GB of GPU memory")
+    large_memory(60)
     for shape, channels_last in (((2**13 + 1, 2**8, 2**5, 2**5), False), ((2**13 + 1, 2**8, 2**5, 2**5), True)):
         x = torch.zeros(shape, dtype=torch.bfloat16)
         x[..., 1::2, ::2] = 1

@@ -258,11 +258,10 @@ def test_results_repeat():
     assert all(torch.equal(a, b) for a, b in zip(results(), results(), strict=True))
 
 
-def test_more_than_2_to_the_31_elements(device):
+def test_more_than_2_to_the_31_elements(device, large_memory):
     if device == "cpu":
         pytest.skip("too large for the interpreter")
-    if torch.cuda.get_device_properties(0).total_memory < 40 * 2**30:
-        pytest.skip("needs 40 GB of GPU memory")
+    large_memory(40)
     for shape in ((2**16 + 1, 16, 2**11), (2**27 + 1, 16)):
         x = torch.zeros(shape, dtype=torch.bfloat16)
         x[1::2] = 2

@@ -250,11 +250,10 @@ def test_results_do_not_vary():
         assert all(map(torch.equal, first, second))
 
 
-def test_more_than_2_to_the_31_elements(device):
+def test_more_than_2_to_the_31_elements(device, large_memory):
     if device == "cpu":
         pytest.skip("too large for the interpreter")
-    if torch.cuda.get_device_properties(0).total_memory < 30 * 2**30:
-        pytest.skip("needs 30 GB of GPU memory")
+    large_memory(30)
     n, last = 2**31 + 4096, 4096
     x = torch.zeros(n, dtype=torch.bfloat16)
     z, eps = kernels.reparameterize_fwd(x, x, *DRAWN, LOGVAR, *FREE, True)

@@ -455,11 +455,10 @@ def test_results_do_not_vary():
     assert torch.equal(*(kernels.gaussian_kl_fwd(mu, logvar, None, None, *numbers) for _ in range(2)))
 
 
-def test_more_than_2_to_the_31_elements(device):
+def test_more_than_2_to_the_31_elements(device, large_memory):
     if device == "cpu":
         pytest.skip("too large for the interpreter")
-    if torch.cuda.get_device_properties(0).total_memory < 20 * 2**30:
-        pytest.skip("needs 20 GB of GPU memory")
+    large_memory(20)
     n = 2**31 + 4096
     x = torch.zeros(n, dtype=torch.bfloat16)
     x[-1] = 3

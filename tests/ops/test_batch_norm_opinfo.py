@@ -96,7 +96,7 @@ def test_modules(device, testing, activation, dtype):
         # Some eps of each summand.
         compare(*columns, 4 * torch.finfo(dtype).eps * input.numel() / input.shape[1])
         used += 1
-    assert used == 14
+    assert used >= 12  # 14 from torch 2.13 on
 
 
 def test_error_inputs(testing):
