@@ -41,7 +41,7 @@ def run(*arguments):
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=HERE,
-        env=os.environ | {"PYTHONPATH": str(HERE)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
     )
