@@ -12,6 +12,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 class Rule(NamedTuple):
     """Calls of a family that a backend serves best. What a rule does not name it does not restrict.
 
+    ``ops`` are called as the family's file in ``pyaegpu/ops`` calls them in its :class:`Call`.
     ``elements`` are those of the op's first tensor, ``channels`` those of its dimension 1, ``outputs`` the channels of
     a convolution's result; each ``(least, most)``, both included, ``most`` None where there is no bound.
     """

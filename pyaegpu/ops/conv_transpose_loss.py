@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pyaegpu import backends
-from pyaegpu.measured import Call
 from pyaegpu.ops import conv_transpose_rules as rules
 from pyaegpu.ops import library
 from pyaegpu.ops.conv_transpose_graph import FAMILY as CONVOLUTION
@@ -20,7 +19,6 @@ from pyaegpu.ops.conv_transpose_graph import stock_backward
 from pyaegpu.ops.conv_transpose_loss_graph import FAMILY, scaled
 from pyaegpu.ops.conv_transpose_rules import MATMUL, PASS, PHASES, SMALL, STOCK, ConvArgs, Plan
 from pyaegpu.ops.eager import differentiable, differentiate
-from pyaegpu.ops.layout import suggests_channels_last
 from pyaegpu.reference import conv_transpose as reference
 from pyaegpu.reference import vae_loss as reference_loss
 from pyaegpu.reference.activations import NONE
@@ -45,7 +43,7 @@ def plan(input: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, arg
         return None
     if input.dtype == torch.float16:  # the stored gradient would underflow before a loss scaler's factor reaches it
         return None
-    call = Call("conv_transpose2d_loss", input, suggests_channels_last(input), weight.shape[1] * args.groups)
+    call = rules.call_of("conv_transpose2d_loss", input, weight.shape[1] * args.groups)
     if backends.selected() == "cuda" or backends.choose(FAMILY, input.device, call) == "reference":
         return None
     chosen = rules.plan(input, weight, bias, args)

@@ -110,13 +110,16 @@ def plan(input: Tensor, weight: Tensor, bias: Tensor | None, args: ConvArgs, op:
 
 def folds(input: Tensor, weight: Tensor) -> bool:
     """Whether upsampling and the 3x3 convolution after it run as one transposed convolution."""
-    backend = backends.choose(FAMILY, input.device)
-    if backends.selected() != "auto":
-        return backend != "reference"
-    if input.is_cuda:
-        call = Call("upsample_conv2d", input, suggests_channels_last(input), weight.shape[0])
-        return backends.choose(FAMILY, input.device, call) != "reference"
-    return backend == "cpu" and _outweighs_folding(input, weight)
+    call = call_of("upsample_conv2d", input, weight.shape[0])
+    backend = backends.choose(FAMILY, input.device, call)
+    if backend == "cpu" and backends.selected() == "auto":
+        return _outweighs_folding(input, weight)
+    return backend != "reference"
+
+
+def call_of(op: str, input: Tensor, outputs: int) -> Call:
+    """A convolution of ``outputs`` channels as the rules for a GPU see it."""
+    return Call(op, input, input.is_cuda and suggests_channels_last(input), outputs)
 
 
 def _outweighs_folding(input: Tensor, weight: Tensor) -> bool:
@@ -175,7 +178,7 @@ def _measured(backend: str, input: Tensor, weight: Tensor, args: ConvArgs, op: s
     """Backend and algorithm of each measured rule that is for a call, in their order."""
     if backend == "cpu":
         return [(backend, rule.algorithm) for rule in CPU_RULES if rule.applies(input, weight, args)]
-    call = Call(op, input, suggests_channels_last(input), weight.shape[1] * args.groups)
+    call = call_of(op, input, weight.shape[1] * args.groups)
     found = backends.rules(FAMILY, input.device)
     return [(rule.backend, rule.algorithm) for rule in found if measured.holds(rule, call)]
 

@@ -4,6 +4,7 @@ import oracle
 import pytest
 import torch
 from calls import CALLS, FEW, KL, RECONSTRUCTION, VAE
+from graphs import ops_of
 from oracle import images, latents, run
 from torch import func
 from torch._dynamo.testing import CompileCounter
@@ -148,18 +149,6 @@ def test_a_tensor_beta_does_not_recompile(kernel_device):
         loss = fn(*inputs, kind="mse", beta=torch.tensor(beta, device=kernel_device))
         torch.testing.assert_close(loss, oracle.vae(*inputs, kind="mse", beta=beta)[0])
     assert counter.frame_count == 1
-
-
-def ops_of(fn, *inputs):
-    """The registered ops in the graph that ``fn`` compiles to."""
-    seen = []
-
-    def record(graph, _):
-        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
-        return graph.forward
-
-    torch.compile(fn, fullgraph=True, backend=record)(*inputs)
-    return [name for name in seen if "pyaegpu" in name]
 
 
 def test_the_graph_holds_the_registered_op(kernel_device):

@@ -26,6 +26,11 @@ def upstream_of(call, leaves):
     return [torch.full_like(value, 0.75) for value in oracle.as_tuple(call.ours(*leaves))]
 
 
+def assert_those_of_a_step(results, call, leaves, upstream):
+    for a, b in zip(results, step_of(call, leaves, upstream), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @each_loss
 def test_a_captured_graph(gpu, call):
     """Forward and backward; each replay computes from what the inputs then hold."""
@@ -36,8 +41,7 @@ def test_a_captured_graph(gpu, call):
         with torch.no_grad():
             leaves[0].mul_(factor)
         graph.replay()
-        for a, b in zip(results, step_of(call, leaves, upstream), strict=True):
-            torch.testing.assert_close(a, b)
+        assert_those_of_a_step(results, call, leaves, upstream)
 
 
 @each_loss
@@ -45,8 +49,7 @@ def test_on_another_stream(gpu, call):
     leaves = call.leaves(device="cuda")
     upstream = upstream_of(call, leaves)
     results = on_a_side_stream(lambda *t: step_of(call, t, upstream), leaves)
-    for a, b in zip(results, step_of(call, leaves, upstream), strict=True):
-        torch.testing.assert_close(a, b)
+    assert_those_of_a_step(results, call, leaves, upstream)
 
 
 @each_loss
